@@ -1,0 +1,1 @@
+"""Adapters that run other libraries on the same data."""

@@ -1,0 +1,429 @@
+"""``LossBufferCallback``: loss buffers, dynamics, scores and cut, for any training loop."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lossbuf import checks
+from lossbuf.buffers import LossBuffers
+from lossbuf.distributed import PADDING, Block, gathered, is_first, world_size
+from lossbuf.dynamics import SUSPICIONS, SampleDynamics, SampleStatistics
+from lossbuf.files import load_tensors, save_tensors
+from lossbuf.losses import NARROW, sample_losses_
+from lossbuf.scores import suspicion_order
+from lossbuf.staging import Stage
+from lossbuf.thresholds import Cut, CutRule, KnownRate, Otsu
+from lossbuf.weighting import hard_weights, soft_weights
+
+Mode = Literal["watch", "filter", "reweight"]
+
+_KIND = "lossbuf.callback"
+_VERSION = 1
+_REASONS = ("not_finite", "label_out_of_range", "unknown_row", "other_label")
+
+
+class LossBufferWarning(UserWarning):
+    """Something in the training data or loop is not as it should be; what was collected is sound."""
+
+
+class LossBufferCallback(nn.Module):
+    """Finds wrong labels while a network trains.
+
+    In every training step call :meth:`loss` (or :meth:`update`, and weight the losses yourself); after every pass over
+    the data call :meth:`end_epoch`; then read :meth:`report`, :meth:`select` and :meth:`weights`.
+
+    A step copies its logits, labels and rows to a block on the training device and no more. A full block is digested
+    in one pass: its losses enter the rings, and its rows are scored against the class means of the rings then. The
+    block's size depends on the number of classes alone, so results do not depend on timing. No step waits for the GPU.
+
+    What is bad is left out and told: logits or losses that are NaN or infinite are counted, labels or rows out of range
+    raise at once on a CPU and are counted on a GPU, and :meth:`end_epoch` warns with the counts. A row that comes twice in
+    an epoch counts once.
+
+    Under an initialised ``torch.distributed`` process group every rank holds the same state, that of one process
+    on the same global batches (the ranks' batches one after the other). All ranks must make the same number of steps
+    with batches of the same size; only the last of an epoch may differ.
+
+    Args:
+        labels: Given labels of all rows, shape ``(n_samples,)``; rows are numbered from 0 in this order.
+        num_classes: Number of classes; by default the largest label plus 1.
+        ids: Hashable names of the rows, unique, ``n_samples`` of them; steps then give names instead of row numbers.
+        window: Losses kept a class and ring.
+        mode: ``"watch"`` changes nothing in training; ``"filter"`` gives suspects weight 0 and ``"reweight"`` less
+            weight, anew after every epoch from the end of the warm-up.
+        warmup: Epochs before ``"filter"`` or ``"reweight"`` begins, at least 1.
+        score: The statistic to rank by, one of :data:`~lossbuf.dynamics.SUSPICIONS`.
+        noise_rate: Share of wrong labels, where it is known.
+        cut: Rule that sets the cut where ``noise_rate`` is not given; :class:`~lossbuf.thresholds.Otsu` by default.
+
+    Raises:
+        ValueError: If labels are out of range, ids are not unique, or a setting has no meaning.
+
+    Example:
+        >>> callback = LossBufferCallback(torch.tensor([0, 1, 1]), noise_rate=1 / 3)
+        >>> logits = torch.tensor([[3.0, 0.0], [0.0, 3.0], [3.0, 0.0]])
+        >>> loss = callback.loss(logits, torch.tensor([0, 1, 1]), torch.tensor([0, 1, 2]))
+        >>> callback.end_epoch()
+        >>> callback.select()
+        array([0, 1])
+    """
+
+    sample_weights: Tensor
+    class_probe: Tensor
+    counter: Tensor
+
+    def __init__(
+        self,
+        labels: Int[Tensor, " n_samples"] | Sequence[int] | NDArray[np.integer],
+        num_classes: int | None = None,
+        *,
+        ids: Sequence[Hashable] | None = None,
+        window: int = 512,
+        mode: Mode = "watch",
+        warmup: int = 3,
+        score: str = "score2",
+        noise_rate: float | None = None,
+        cut: CutRule | None = None,
+    ) -> None:
+        super().__init__()
+        if num_classes is not None:
+            checks.positive_int("num_classes", num_classes)
+        given = checks.class_labels("labels", labels, num_classes)
+        self.num_classes = int(given.max()) + 1 if num_classes is None else int(num_classes)
+        self.mode = checks.one_of("mode", mode, ("watch", "filter", "reweight"))
+        self.warmup = checks.positive_int("warmup", warmup)
+        self.score = checks.one_of("score", score, SUSPICIONS)
+        if noise_rate is not None and cut is not None:
+            raise ValueError(checks.problem("cut", "must be left out where `noise_rate` is given", repr(cut)))
+        self.cut: CutRule = KnownRate(noise_rate) if noise_rate is not None else cut or Otsu()
+        self.ids = None if ids is None else list(ids)
+        self._row_of = None if self.ids is None else _numbered(self.ids, len(given))
+
+        self.dynamics = SampleDynamics(given)
+        self.rings = LossBuffers(self.num_classes, window)
+        self.stage = Stage(self.num_classes)
+        self.register_buffer("sample_weights", torch.ones(len(given)))
+        self.register_buffer("class_probe", torch.zeros(self.num_classes), persistent=False)
+        self.register_buffer("counter", torch.zeros(len(_REASONS), dtype=torch.int64))
+        self._told = [0] * len(_REASONS)
+
+    # ---- the step -------------------------------------------------------------------------------------------------
+
+    @property
+    def n_samples(self) -> int:
+        """Number of rows."""
+        return self.dynamics.n_samples
+
+    @property
+    def epoch(self) -> int:
+        """Epochs ended so far."""
+        return self.dynamics.epoch
+
+    def forward(
+        self,
+        logits: Float[Tensor, "batch num_classes"],
+        labels: Int[Tensor, " batch"],
+        indices: Int[Tensor, " batch"] | Sequence[Hashable],
+    ) -> Float[Tensor, ""]:
+        """Same as :meth:`loss`."""
+        return self.loss(logits, labels, indices)
+
+    def loss(
+        self,
+        logits: Float[Tensor, "batch num_classes"],
+        labels: Int[Tensor, " batch"],
+        indices: Int[Tensor, " batch"] | Sequence[Hashable],
+    ) -> Float[Tensor, ""]:
+        """Take note of a batch and give its weighted mean cross-entropy, to call ``backward`` on.
+
+        Arguments and errors are those of :meth:`update`. Where all weights, or all rows, are gone the loss is 0.
+        """
+        weights = self.update(logits, labels, indices)
+        if not len(logits):
+            return logits.sum()
+        if self.mode == "watch":
+            return F.cross_entropy(logits, labels.long())
+        losses = F.cross_entropy(logits, labels.long(), reduction="none")
+        return (losses * weights).sum() / weights.sum().clamp(min=1e-6)
+
+    @torch.compiler.disable
+    def update(
+        self,
+        logits: Float[Tensor, "batch num_classes"],
+        labels: Int[Tensor, " batch"],
+        indices: Int[Tensor, " batch"] | Sequence[Hashable],
+    ) -> Float[Tensor, " batch"]:
+        """Take note of a batch, without waiting for the GPU.
+
+        Args:
+            logits: Outputs of the network in training, shape ``(batch, num_classes)``, any floating dtype.
+            labels: Labels as given, shape ``(batch,)``.
+            indices: Rows of the samples in ``[0, n_samples)``, shape ``(batch,)``, or their ids.
+
+        Returns:
+            The weight of each sample in the loss, in [0, 1], shape ``(batch,)``; all 1 in mode ``"watch"``.
+
+        Raises:
+            ValueError: If shapes or dtypes do not fit, an id is unknown or, on a CPU, a label or row is out of range.
+                Nothing of the batch is then noted.
+        """
+        batch = checks.batch_logits("logits", logits, self.num_classes)
+        rows = self._rows(indices, logits.device)
+        checks.batch_vector("labels", labels, batch)
+        checks.batch_vector("indices", rows, batch)
+        labels, rows = labels.long(), rows.long()
+        sample_weights = self.sample_weights
+        if sample_weights.device != logits.device:
+            self.to(logits.device)
+            sample_weights = self.sample_weights
+        if logits.device.type == "cpu":
+            try:  # a look-up checks the range faster than a comparison
+                weights = sample_weights.index_select(0, rows)
+                self.class_probe.index_select(0, labels)
+            except (IndexError, RuntimeError):
+                _check_range("indices", rows, self.n_samples)
+                _check_range("labels", labels, self.num_classes)
+                raise
+        else:
+            weights = sample_weights.index_select(0, rows.clamp(0, len(sample_weights) - 1))
+        self._stage(logits.detach(), labels, rows)
+        return weights
+
+    def _rows(self, indices: Tensor | Sequence[Hashable], device: torch.device) -> Tensor:
+        if self._row_of is None:
+            rows = indices if isinstance(indices, Tensor) else torch.as_tensor(indices)
+            return rows.to(device, non_blocking=True)
+        names = indices.tolist() if isinstance(indices, Tensor | np.ndarray) else indices
+        try:
+            rows = [self._row_of[name] for name in names]
+        except KeyError as error:
+            raise ValueError(checks.problem("indices", "must be among `ids`", repr(error.args[0]))) from None
+        return torch.tensor(rows, dtype=torch.int64).to(device, non_blocking=True)
+
+    def _stage(self, logits: Tensor, labels: Tensor, rows: Tensor) -> None:
+        """Copy the batch to the block; what is there is digested first where the batch does not fit in."""
+        stage, room = self.stage, self.stage.capacity // world_size()
+        for start in range(0, len(rows), room):
+            part = slice(start, start + room) if len(rows) > room else slice(None)
+            if stage.filled + len(rows[part]) > room:
+                self.flush()
+            stage.add(logits[part], labels[part], rows[part])
+        stage.steps += 1
+
+    @torch.no_grad()
+    def flush(self) -> None:
+        """Digest the rows still in the block. Needed only before reading rings or dynamics yourself."""
+        if not self.stage.steps:  # the same on every rank, so that all or none come to the collective
+            return
+        logits, keys = self.stage.take()
+        labels, rows, steps = keys.unbind(1)
+        if self.num_classes < NARROW:
+            logits = logits.t().contiguous().t()
+        block = Block(sample_losses_(logits, labels.clamp(0, self.num_classes - 1)), labels, rows)
+        self._digest(gathered(block, steps, self.stage.capacity // world_size()) if world_size() > 1 else block)
+
+    def _digest(self, block: Block) -> None:
+        losses, labels, rows = block
+        known_labels, known_rows = labels.clamp(0, self.num_classes - 1), rows.clamp(0, self.n_samples - 1)
+        finite = (losses.label_loss - losses.margin).abs_() < float("inf")
+        label_known, row_known = known_labels == labels, known_rows == rows
+        fresh = self.dynamics.claim(known_rows, finite & label_known & row_known)
+        other_label = (self.dynamics.labels.index_select(0, known_rows) != known_labels) & fresh
+        came = rows != PADDING
+        faults = (came > finite, came > label_known, came > row_known, other_label)
+        self.counter += torch.stack([fault.sum() for fault in faults])
+
+        self.rings.update(losses, known_labels, fresh)
+        mean_label_loss, mean_gap = self.rings.class_means()
+        self.dynamics.record(
+            known_rows,
+            fresh,
+            losses,
+            mean_label_loss.index_select(0, known_labels),
+            mean_gap.index_select(0, known_labels),
+        )
+
+    # ---- the end of an epoch --------------------------------------------------------------------------------------
+
+    def end_epoch(self) -> None:
+        """Mark the end of a pass over the data; set the sample weights anew where the mode says so.
+
+        Warns:
+            LossBufferWarning: If rows of this epoch were left out (not finite, label or row out of range), or the labels
+                in the steps differ from those given at the start, which tells of rows and samples that do not match.
+        """
+        self.flush()
+        self.dynamics.end_epoch()
+        self._tell()
+        if self.mode != "watch" and self.epoch >= self.warmup:
+            cut = self.find_cut()
+            weights = hard_weights(cut) if self.mode == "filter" else soft_weights(self._suspicion(), cut)
+            self.sample_weights.copy_(torch.from_numpy(weights))
+
+    def rejected(self) -> dict[str, int]:
+        """Rows left out since the start, by reason; waits for the device."""
+        return dict(zip(_REASONS, self.counter.cpu().numpy().tolist(), strict=True))
+
+    def _tell(self) -> None:
+        now = self.rejected()
+        new = [count - told for count, told in zip(now.values(), self._told, strict=True)]
+        self._told = list(now.values())
+        texts = (
+            "gave logits or losses that are NaN or infinite and were left out",
+            "had a label out of range and were left out",
+            "had a row number out of range and were left out",
+            "came with another label than `labels` holds for their row: do `indices` number the rows of `labels`?",
+        )
+        for count, text in zip(new, texts, strict=True):
+            if count:
+                warnings.warn(f"Epoch {self.epoch}: {count} samples {text}.", LossBufferWarning, stacklevel=3)
+
+    # ---- results --------------------------------------------------------------------------------------------------
+
+    def statistics(self) -> SampleStatistics:
+        """Statistics of every sample so far, each of shape ``(n_samples,)``, on the device."""
+        self.flush()
+        return self.dynamics.statistics()
+
+    def _suspicion(self) -> NDArray[np.float32]:
+        return self.statistics().suspicion(self.score).cpu().numpy()
+
+    def find_cut(self) -> Cut:
+        """The cut by the settings of this callback: threshold, noise rate and suspects."""
+        statistics = self.statistics()
+        suspicion = statistics.suspicion(self.score).cpu().numpy()
+        return self.cut(suspicion, statistics.label_loss.cpu().numpy())
+
+    def report(self) -> pd.DataFrame:
+        """All samples, most suspect first.
+
+        Returns:
+            A table with one row a sample: ``id``, ``given_label``, ``suggested_label`` (for a suspect the other class
+            predicted most often, else the given label), ``is_suspect``, and every statistic of
+            :class:`~lossbuf.dynamics.SampleStatistics`. The index is the row number.
+        """
+        statistics = self.statistics()
+        columns = {name: value.cpu().numpy() for name, value in statistics._asdict().items()}
+        suspicion = statistics.suspicion(self.score).cpu().numpy()
+        suspects = self.cut(suspicion, columns["label_loss"]).suspect_mask
+        given = self.dynamics.labels.cpu().numpy()
+        other = columns.pop("other_class")
+        table = pd.DataFrame(
+            {
+                "id": np.arange(self.n_samples) if self.ids is None else pd.Series(self.ids, dtype=object),
+                "given_label": given,
+                "suggested_label": np.where(suspects & (other >= 0), other, given),
+                "is_suspect": suspects,
+                **columns,
+            }
+        )
+        return table.iloc[suspicion_order(suspicion, columns["label_loss"])]
+
+    def select(self) -> NDArray[np.int64]:
+        """Row numbers of the samples kept, ascending."""
+        return np.flatnonzero(~self.find_cut().suspect_mask)
+
+    def weights(self) -> NDArray[np.float32]:
+        """Soft sample weights in [0, 1] from the scores so far, shape ``(n_samples,)``."""
+        return soft_weights(self._suspicion(), self.find_cut())
+
+    # ---- saving ---------------------------------------------------------------------------------------------------
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The cursors that are no tensors, and what the state belongs to."""
+        return {
+            "version": _VERSION,
+            "num_classes": self.num_classes,
+            "n_samples": self.n_samples,
+            "window": self.rings.window,
+            "data": self._fingerprint(),
+            "stage": self.stage.state(),
+            "told": list(self._told),
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`get_extra_state` gave."""
+        self.stage.load(state["stage"])
+        self._told = list(state["told"])
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Restore a state, whole or not at all.
+
+        Raises:
+            ValueError: If it is of another version, class count, number of samples, window or data set. What was
+                collected so far then stays.
+        """
+        self._check_state(state_dict)
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the whole state to a file; in a process group rank 0 writes."""
+        if is_first():
+            save_tensors(path, {"kind": _KIND, "state": dict(self.state_dict())})
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Restore what :meth:`save` wrote, into a callback made for the same labels and settings.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is damaged, holds code, or is of another version, class count, window or data set.
+                What was collected so far then stays.
+        """
+        self.load_state_dict(load_tensors(path, _KIND).get("state", {}))
+
+    def _check_state(self, state: Mapping[str, Any]) -> None:
+        mine = self.state_dict()
+        extra = state.get("_extra_state") if isinstance(state, Mapping) else None
+        if not isinstance(extra, Mapping):
+            raise ValueError(checks.problem("state_dict", "must be one of a LossBufferCallback", "another"))
+        for name in ("version", "num_classes", "n_samples", "window"):
+            if extra.get(name) != mine["_extra_state"][name]:
+                rule = f"must have {name} {mine['_extra_state'][name]}"
+                raise ValueError(checks.problem("state_dict", rule, extra.get(name)))
+        if extra.get("data") != mine["_extra_state"]["data"]:
+            raise ValueError(checks.problem("state_dict", "must be of the same labels and ids", "another data set's"))
+        for name, value in mine.items():
+            other = state.get(name)
+            if isinstance(value, Tensor):
+                same = isinstance(other, Tensor) and other.shape == value.shape and other.dtype == value.dtype
+            else:
+                same = isinstance(other, Mapping) and other.keys() == value.keys()
+            if not same:
+                raise ValueError(checks.problem("state_dict", f"must hold {name} as it was saved", type(other).__name__))
+
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256(self.dynamics.labels.cpu().numpy().tobytes())
+        if self.ids is not None:
+            digest.update(repr(self.ids).encode())
+        return digest.hexdigest()
+
+
+def _numbered(ids: list[Hashable], n_samples: int) -> dict[Hashable, int]:
+    if len(ids) != n_samples:
+        raise ValueError(checks.problem("ids", f"must be {n_samples}, one a label", len(ids)))
+    row_of: dict[Hashable, int] = {}
+    for row, name in enumerate(ids):
+        if row_of.setdefault(name, row) != row:
+            raise ValueError(checks.problem("ids", "must be unique", f"{name!r} at rows {row_of[name]} and {row}"))
+    return row_of
+
+
+def _check_range(name: str, values: Tensor, end: int) -> None:
+    """Raise ``ValueError`` unless all values lie in [0, end); waits for the device, so for a CPU only."""
+    if len(values):
+        low, high = torch.aminmax(values)
+        if low < 0 or high >= end:
+            wrong = int(low if low < 0 else high)
+            raise ValueError(checks.problem(name, f"must lie in [0, {end})", wrong))

@@ -1,0 +1,106 @@
+"""Value checks, all with one message form: "`name` rule, got value."."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+_INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
+
+
+def problem(name: str, rule: str, value: object, mend: str = "") -> str:
+    """The one message form of the package."""
+    return f"`{name}` {rule}, got {value}." + (f" {mend}" if mend else "")
+
+
+def positive_int(name: str, value: object) -> int:
+    """Return ``value`` as ``int``; raise ``ValueError`` unless it is an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(problem(name, "must be an integer of at least 1", repr(value)))
+    return int(value)
+
+
+def non_negative_int(name: str, value: object) -> int:
+    """Return ``value`` as ``int``; raise ``ValueError`` unless it is an integer of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
+        raise ValueError(problem(name, "must be an integer of at least 0", repr(value)))
+    return int(value)
+
+
+def positive_float(name: str, value: object) -> float:
+    """Return ``value`` as ``float``; raise ``ValueError`` unless it is finite and above 0."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < math.inf:
+        raise ValueError(problem(name, "must be a finite number above 0", repr(value)))
+    return float(value)
+
+
+def rate(name: str, value: object) -> float:
+    """Return ``value`` as ``float``; raise ``ValueError`` unless it lies in [0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1:
+        raise ValueError(problem(name, "must lie in [0, 1]", repr(value)))
+    return float(value)
+
+
+def one_of(name: str, value: object, choices: Collection[str]) -> str:
+    """Return ``value``; raise ``ValueError`` unless it is one of ``choices``."""
+    if not isinstance(value, str) or value not in choices:
+        known = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(problem(name, f"must be one of {known}", repr(value)))
+    return value
+
+
+def class_labels(name: str, labels: object, num_classes: int | None = None) -> Tensor:
+    """Check a whole label vector, once, where waiting for the device does no harm.
+
+    Args:
+        name: Name of the argument, for the message.
+        labels: Integer labels, shape ``(n_samples,)``; a tensor, array or sequence.
+        num_classes: Number of classes; ``None`` leaves the upper end open.
+
+    Returns:
+        The labels as ``int64`` on the CPU, shape ``(n_samples,)``.
+
+    Raises:
+        ValueError: If they are not one-dimensional, not integers, empty, or out of range.
+    """
+    try:
+        tensor = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        mend = "Encode other labels first, for example with sklearn.preprocessing.LabelEncoder."
+        raise ValueError(problem(name, "must be integers", type(labels).__name__, mend)) from error
+    if tensor.ndim != 1:
+        raise ValueError(problem(name, "must have shape (n_samples,)", f"shape {tuple(tensor.shape)}"))
+    if tensor.numel() == 0:
+        raise ValueError(problem(name, "must hold at least one label", "none"))
+    if tensor.dtype not in _INTEGERS:
+        raise ValueError(problem(name, "must be integers", f"dtype {tensor.dtype}"))
+    tensor = tensor.detach().to("cpu", torch.int64)
+    wrong = tensor < 0
+    if num_classes is not None:
+        wrong |= tensor >= num_classes
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        rule = "must lie in [0, num_classes)" if num_classes is None else f"must lie in [0, {num_classes})"
+        raise ValueError(problem(name, rule, f"{int(tensor[row])} at row {row}"))
+    return tensor
+
+
+def batch_vector(name: str, vector: Tensor, size: int) -> None:
+    """Raise ``ValueError`` unless ``vector`` is an integer tensor of shape ``(size,)``."""
+    if vector.ndim != 1 or vector.shape[0] != size:
+        raise ValueError(problem(name, f"must have shape ({size},) as `logits` do", f"shape {tuple(vector.shape)}"))
+    if vector.dtype not in _INTEGERS:
+        raise ValueError(problem(name, "must be integers", f"dtype {vector.dtype}"))
+
+
+def batch_logits(name: str, logits: Tensor, num_classes: int) -> int:
+    """Return the batch size; raise ``ValueError`` unless ``logits`` are floats of ``(batch, num_classes)``."""
+    if logits.ndim != 2 or logits.shape[1] != num_classes:
+        raise ValueError(problem(name, f"must have shape (batch, {num_classes})", f"shape {tuple(logits.shape)}"))
+    if not logits.is_floating_point():
+        raise ValueError(problem(name, "must be floating point", f"dtype {logits.dtype}"))
+    return logits.shape[0]

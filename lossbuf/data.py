@@ -1,0 +1,77 @@
+"""Data sets that tell which row a sample is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils.data import Dataset, Subset, TensorDataset
+
+from lossbuf import checks
+
+
+class SizedDataset(Protocol):
+    """A map-style data set."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class IndexedDataset(Dataset[tuple[Any, ...]]):
+    """Wraps a map-style data set: ``(x, y)`` becomes ``(x, y, row)``.
+
+    The labels are read and checked once, here, so that a training step need not check them.
+
+    Args:
+        dataset: A data set of tuples whose second item is the label.
+        labels: The labels of all rows, where the data set does not hold them. By default they are taken from its
+            ``targets``, ``labels`` or tensors, those of a ``Subset`` from the set below it, and else by reading every sample.
+        num_classes: Number of classes; by default the largest label plus 1.
+
+    Attributes:
+        labels: The labels of all rows, int64, shape ``(n_samples,)``.
+        num_classes: Number of classes.
+
+    Raises:
+        ValueError: If the data set is empty, or a label is no integer in ``[0, num_classes)``.
+
+    Example:
+        >>> data = TensorDataset(torch.zeros(3, 2), torch.tensor([0, 1, 1]))
+        >>> IndexedDataset(data)[2]
+        (tensor([0., 0.]), tensor(1), 2)
+    """
+
+    def __init__(
+        self,
+        dataset: SizedDataset,
+        labels: Int[Tensor, " n_samples"] | Sequence[int] | None = None,
+        num_classes: int | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.labels = checks.class_labels("labels", _labels_of(dataset) if labels is None else labels, num_classes)
+        if len(self.labels) != len(dataset):
+            raise ValueError(checks.problem("labels", f"must be {len(dataset)}, one a row", len(self.labels)))
+        self.num_classes = int(self.labels.max()) + 1 if num_classes is None else num_classes
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        row = range(len(self))[index]  # negative indices count from the end; beyond it is an IndexError
+        return (*self.dataset[row], row)
+
+
+def _labels_of(dataset: SizedDataset) -> Any:
+    if isinstance(dataset, Subset):
+        rows = torch.as_tensor(dataset.indices)
+        return torch.as_tensor(_labels_of(dataset.dataset))[rows]  # pyright: ignore[reportArgumentType]
+    if isinstance(dataset, TensorDataset):
+        return dataset.tensors[1]
+    for name in ("targets", "labels"):
+        if hasattr(dataset, name):
+            return getattr(dataset, name)
+    return [int(dataset[row][1]) for row in range(len(dataset))]

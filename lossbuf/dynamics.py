@@ -1,0 +1,265 @@
+"""Running statistics of every sample across epochs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from lossbuf import checks, scores
+from lossbuf.losses import SampleLosses
+
+TRACKED = 4
+"""Predicted classes tallied a sample."""
+
+_CLASS_BITS = 16
+_CLASS_MASK = (1 << _CLASS_BITS) - 1
+_EPOCH_BITS = 40
+_SUMMED = 6
+
+
+class SampleStatistics(NamedTuple):
+    """What is known of every sample, each of shape ``(n_samples,)``; NaN (or -1) where a row was never seen.
+
+    Attributes:
+        count: Epochs in which the sample was seen.
+        label_loss: Mean over epochs, in nats.
+        predicted_loss: Mean over epochs, in nats.
+        aum: Area under the margin: mean margin over epochs.
+        score: Mean over epochs.
+        score2: Mean over epochs.
+        score3: Mean over epochs.
+        wrong_count: Epochs in which the prediction was not the given label.
+        forgetting_events: Times a right prediction was followed by a wrong one.
+        most_frequent: Class predicted most often.
+        other_class: Class other than the given label predicted most often; -1 where there was none.
+        last_predicted: Prediction of the last epoch in which the sample was seen.
+        last_label_loss: Value of that epoch, in nats.
+        last_margin: Value of that epoch.
+        last_score: Value of that epoch.
+        last_score2: Value of that epoch.
+        last_score3: Value of that epoch.
+    """
+
+    count: Tensor
+    label_loss: Tensor
+    predicted_loss: Tensor
+    aum: Tensor
+    score: Tensor
+    score2: Tensor
+    score3: Tensor
+    wrong_count: Tensor
+    forgetting_events: Tensor
+    most_frequent: Tensor
+    other_class: Tensor
+    last_predicted: Tensor
+    last_label_loss: Tensor
+    last_margin: Tensor
+    last_score: Tensor
+    last_score2: Tensor
+    last_score3: Tensor
+
+    def suspicion(self, name: str) -> Float[Tensor, " n_samples"]:
+        """A statistic turned so that higher is more suspect; NaN for rows never seen.
+
+        Args:
+            name: One of :data:`SUSPICIONS`.
+
+        Raises:
+            ValueError: If it is none of them.
+        """
+        value = getattr(self, checks.one_of("score", name, SUSPICIONS)).to(torch.float32)
+        if name in ("aum", "last_margin"):
+            value = -value
+        return value.masked_fill(self.count == 0, float("nan"))
+
+
+SUSPICIONS = (
+    "score",
+    "score2",
+    "score3",
+    "label_loss",
+    "aum",
+    "wrong_count",
+    "forgetting_events",
+    "last_score",
+    "last_score2",
+    "last_score3",
+    "last_label_loss",
+    "last_margin",
+)
+"""Statistics by which rows can be ranked; the two margins with their sign turned."""
+
+
+class SampleDynamics(nn.Module):
+    """Loss, margin, scores, wrong predictions and forgetting events of every sample.
+
+    Within an epoch a step only notes raw values (:meth:`claim`, :meth:`record`); :meth:`end_epoch` folds them into the
+    running sums for all samples at once. A sample that comes twice in an epoch counts once, the first time. Memory
+    does not grow with time: 28 numbers of 4 bytes a sample.
+
+    The most frequent prediction is tallied by Space-Saving with :data:`TRACKED` counters a sample: exact while a sample
+    was predicted to be at most that many classes, and an upper bound of the counts beyond.
+
+    Args:
+        labels: Given labels, shape ``(n_samples,)``.
+
+    Raises:
+        ValueError: If the labels are not integers of at least 0.
+
+    Source:
+        Forgetting events: Toneva et al. 2019. Area under the margin: Pleiss et al. 2020. Space-Saving: Metwally,
+        Agrawal, El Abbadi 2005.
+    """
+
+    labels: Tensor
+    stamp: Tensor
+    noted: Tensor
+    count: Tensor
+    sums: Tensor
+    last: Tensor
+    wrong_count: Tensor
+    forgetting_events: Tensor
+    was_right: Tensor
+    tally: Tensor
+
+    def __init__(self, labels: Int[Tensor, " n_samples"]) -> None:
+        super().__init__()
+        labels = checks.class_labels("labels", labels, _CLASS_MASK)
+        size = len(labels)
+        self.epoch = 0
+        self.rows_in_epoch = 0
+        self.register_buffer("labels", labels)
+        self.register_buffer("stamp", torch.full((size,), torch.iinfo(torch.int64).max))
+        # label loss, margin, predicted class, class mean of the label loss, class mean of the gap; -inf: not yet seen
+        self.register_buffer("noted", torch.full((5, size), float("-inf")))
+        self.register_buffer("count", torch.zeros(size, dtype=torch.int32))
+        self.register_buffer("sums", torch.zeros(_SUMMED, size))
+        self.register_buffer("last", torch.full((_SUMMED + 1, size), float("nan")))
+        self.register_buffer("wrong_count", torch.zeros(size, dtype=torch.int32))
+        self.register_buffer("forgetting_events", torch.zeros(size, dtype=torch.int32))
+        self.register_buffer("was_right", torch.zeros(size, dtype=torch.bool))
+        self.register_buffer("tally", torch.zeros(size, TRACKED, dtype=torch.int32))
+
+    @property
+    def n_samples(self) -> int:
+        """Number of rows."""
+        return len(self.labels)
+
+    @torch.no_grad()
+    def claim(self, rows: Int[Tensor, " batch"], usable: Bool[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
+        """True where a usable row comes for the first time in this epoch, within this batch too.
+
+        Args:
+            rows: Rows in ``[0, n_samples)``, shape ``(batch,)``.
+            usable: Where False the row claims nothing.
+        """
+        # Stamps fall from epoch to epoch and rise within one, so the least of a sample is its first of the newest.
+        base = self.rows_in_epoch - (self.epoch << _EPOCH_BITS)
+        mine = torch.arange(base, base + len(rows), device=rows.device)
+        mine.masked_fill_(~usable, torch.iinfo(torch.int64).max)
+        self.rows_in_epoch += len(rows)
+        self.stamp.scatter_reduce_(0, rows, mine, "amin")
+        return (self.stamp.index_select(0, rows) == mine).logical_and_(usable)
+
+    @torch.no_grad()
+    def record(
+        self,
+        rows: Int[Tensor, " batch"],
+        fresh: Bool[Tensor, " batch"],
+        losses: SampleLosses,
+        mean_label_loss: Float[Tensor, " batch"],
+        mean_gap: Float[Tensor, " batch"],
+    ) -> None:
+        """Note the values of the rows that :meth:`claim` found fresh; all vectors of shape ``(batch,)``."""
+        columns = (losses.label_loss, losses.margin, losses.predicted.to(torch.float32), mean_label_loss, mean_gap)
+        stale = ~fresh
+        for noted, values in zip(self.noted, columns, strict=True):
+            # Each slot gets one value at most, and -inf otherwise: the maximum does not depend on the order.
+            noted.scatter_reduce_(0, rows, values.masked_fill(stale, float("-inf")), "amax")
+
+    @torch.no_grad()
+    def end_epoch(self) -> None:
+        """Fold the epoch's values into the running statistics."""
+        for name, value in self._folded().items():
+            getattr(self, name).copy_(value)
+        self.noted.fill_(float("-inf"))
+        self.epoch += 1
+        self.rows_in_epoch = 0
+
+    def _folded(self) -> dict[str, Tensor]:
+        noted_loss, noted_margin, predicted, mean_label_loss, mean_gap = self.noted
+        seen = noted_loss > float("-inf")
+        label_loss, margin = noted_loss.masked_fill(~seen, 0.0), noted_margin.masked_fill(~seen, 0.0)
+        predicted_loss = (label_loss - scores.label_gap(margin)).clamp_(min=0.0)
+        three = scores.all_scores(label_loss, margin, mean_label_loss, mean_gap)
+        values = torch.stack((label_loss, predicted_loss, margin, *three))
+        right = predicted == self.labels
+        tally = _tallied(self.tally, predicted.clamp(min=0.0).int())
+        return {
+            "count": self.count + seen,
+            "sums": self.sums + values,
+            "last": torch.where(seen, torch.cat((values, predicted.unsqueeze(0))), self.last),
+            "wrong_count": self.wrong_count + (seen & ~right),
+            "forgetting_events": self.forgetting_events + (seen & ~right & self.was_right),
+            "was_right": torch.where(seen, right, self.was_right),
+            "tally": torch.where(seen.unsqueeze(1), tally, self.tally),
+        }
+
+    @torch.no_grad()
+    def statistics(self) -> SampleStatistics:
+        """The statistics so far, an unfinished epoch included; changes nothing and does not wait for the GPU."""
+        state = self._folded() if self.rows_in_epoch else {name: getattr(self, name) for name in _FOLDED}
+        label_loss, predicted_loss, margin, *three = (state["sums"] / state["count"]).unbind(0)
+        last_loss, _, last_margin, *last_three, last_predicted = state["last"].unbind(0)
+        given = _class_of(state["tally"]) == self.labels.unsqueeze(1)
+        return SampleStatistics(
+            state["count"],
+            label_loss,
+            predicted_loss,
+            margin,
+            *three,
+            state["wrong_count"],
+            state["forgetting_events"],
+            _leader(state["tally"]),
+            _leader(state["tally"].masked_fill(given, 0)),
+            last_predicted.nan_to_num(nan=-1.0).long(),
+            last_loss,
+            last_margin,
+            *last_three,
+        )
+
+    def get_extra_state(self) -> dict[str, int]:
+        """The cursors that are no tensors."""
+        return {"epoch": self.epoch, "rows_in_epoch": self.rows_in_epoch}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        """Restore what :meth:`get_extra_state` gave."""
+        self.epoch = checks.non_negative_int("epoch", state["epoch"])
+        self.rows_in_epoch = checks.non_negative_int("rows_in_epoch", state["rows_in_epoch"])
+
+
+_FOLDED = ("count", "sums", "last", "wrong_count", "forgetting_events", "was_right", "tally")
+
+
+# A tally entry is count << 16 | (mask - class), so that the largest entry is the lowest of the most frequent classes.
+
+
+def _class_of(tally: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    return _CLASS_MASK - (tally & _CLASS_MASK)
+
+
+def _tallied(
+    tally: Int[Tensor, "n_samples tracked"], predicted: Int[Tensor, " n_samples"]
+) -> Int[Tensor, "n_samples tracked"]:
+    match = _class_of(tally) == predicted.unsqueeze(1)
+    slot = tally.masked_fill(match, -1).argmin(1, keepdim=True)
+    count = tally.gather(1, slot) >> _CLASS_BITS
+    return tally.scatter(1, slot, ((count + 1) << _CLASS_BITS) + (_CLASS_MASK - predicted.unsqueeze(1)))
+
+
+def _leader(tally: Int[Tensor, "n_samples tracked"]) -> Int[Tensor, " n_samples"]:
+    best = tally.amax(1)
+    return torch.where(best > 0, _class_of(best), -1).long()

@@ -1,0 +1,63 @@
+"""Files written whole or not at all, and read without running code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+
+def write_whole(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part.
+
+    Args:
+        path: Where to write; missing folders are made.
+        write: Called with a binary file; what it writes becomes the content.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+def save_tensors(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
+    """Save tensors and plain values with ``torch.save``, whole or not at all."""
+    write_whole(path, lambda file: torch.save(content, file))
+
+
+def load_tensors(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
+    """Load what :func:`save_tensors` wrote; no code in the file is run.
+
+    Args:
+        path: The file.
+        kind: What the file must say it is, under its key ``"kind"``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, holds anything but tensors and plain values, or is of another kind.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = "it is damaged, or holds more than tensors and plain values"
+        raise ValueError(f"`path` must be a file saved by lossbuf, got {path}: {reason}.") from error
+    if not isinstance(content, dict) or content.get("kind") != kind:
+        found = content.get("kind", "no kind") if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"`path` must be a {kind} file, got {path} with {found}.")
+    return content

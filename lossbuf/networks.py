@@ -1,0 +1,109 @@
+"""Networks for small images and for tables of features."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lossbuf import checks
+
+Norm = Literal["instance", "batch", "none"]
+
+
+class ConvNet(nn.Module):
+    """The field's small ConvNet: blocks of convolution, norm, ReLU and 2x2 average pooling, then one linear layer.
+
+    Each block halves the image; there are at most ``depth`` and none that would leave less than one pixel.
+
+    Args:
+        in_channels: Channels of the images.
+        num_classes: Number of classes.
+        image_size: Height and width in pixels.
+        width: Channels of every block.
+        depth: Blocks at most.
+        norm: ``"instance"`` (GroupNorm with a group a channel, affine), ``"batch"`` or ``"none"``.
+
+    Raises:
+        ValueError: If a size is no positive integer or the norm unknown.
+
+    Source:
+        Gidaris, Komodakis 2018; in condensation Zhao et al. 2021 with width 128, depth 3, instance norm.
+
+    Example:
+        >>> ConvNet(1, 10, (28, 28), width=16)(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        image_size: tuple[int, int],
+        *,
+        width: int = 128,
+        depth: int = 3,
+        norm: Norm = "instance",
+    ) -> None:
+        super().__init__()
+        checks.positive_int("in_channels", in_channels)
+        checks.positive_int("num_classes", num_classes)
+        checks.positive_int("width", width)
+        checks.positive_int("depth", depth)
+        checks.one_of("norm", norm, ("instance", "batch", "none"))
+        height, breadth = (checks.positive_int("image_size", size) for size in image_size)
+        blocks: list[nn.Module] = []
+        channels = in_channels
+        for _ in range(min(depth, int(math.log2(min(height, breadth))))):
+            blocks += [nn.Conv2d(channels, width, 3, padding=1), _norm(norm, width), nn.ReLU(), nn.AvgPool2d(2)]
+            channels, height, breadth = width, height // 2, breadth // 2
+        self.features = nn.Sequential(*blocks, nn.Flatten())
+        self.classifier = nn.Linear(channels * height * breadth, num_classes)
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch num_classes"]:
+        """Logits of a batch of images."""
+        return self.classifier(self.features(x))
+
+
+def _norm(norm: Norm, width: int) -> nn.Module:
+    if norm == "batch":
+        return nn.BatchNorm2d(width)
+    return nn.GroupNorm(width, width) if norm == "instance" else nn.Identity()
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them; anything beyond the first axis is flattened.
+
+    Args:
+        in_features: Features of a sample.
+        num_classes: Number of classes.
+        hidden: Units of each hidden layer.
+
+    Raises:
+        ValueError: If a size is no positive integer.
+    """
+
+    def __init__(self, in_features: int, num_classes: int, hidden: tuple[int, ...] = (256, 256)) -> None:
+        super().__init__()
+        sizes = [checks.positive_int("in_features", in_features)]
+        sizes += [checks.positive_int("hidden", size) for size in hidden]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Linear(sizes[-1], checks.positive_int("num_classes", num_classes))
+
+    def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch num_classes"]:
+        """Logits of a batch."""
+        return self.classifier(self.features(x))
+
+
+def default_network(sample_shape: torch.Size | tuple[int, ...], num_classes: int) -> nn.Module:
+    """A ConvNet (width 32, batch norm) for images of shape ``(channels, height, width)``, else an MLP."""
+    if len(sample_shape) == 3:
+        channels, height, breadth = sample_shape
+        return ConvNet(channels, num_classes, (height, breadth), width=32, norm="batch")
+    return MLP(math.prod(sample_shape), num_classes)

@@ -1,0 +1,5 @@
+"""scikit-learn style selectors: arrays in, clean rows out."""
+
+from lossbuf.selectors.loss_buffer import LossBufferSelector
+
+__all__ = ["LossBufferSelector"]

@@ -1,0 +1,286 @@
+"""The one training loop: seeded, with or without a callback, and able to go on after a kill with the same bits."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from lossbuf import checks
+from lossbuf.callback import LossBufferCallback
+from lossbuf.files import load_tensors, save_tensors
+
+_KIND = "lossbuf.training"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How to train: SGD with Nesterov momentum, the rate falling along a cosine after a short linear rise.
+
+    Attributes:
+        epochs: Passes over the data.
+        batch_size: Rows a step; the last step of an epoch takes what is left.
+        lr: Highest learning rate.
+        momentum: Of SGD.
+        weight_decay: Of SGD.
+        seed: Seeds the order of the rows and everything random in the network.
+        device: Where to train; by default the GPU where there is one.
+
+    Raises:
+        ValueError: If a value has no meaning.
+    """
+
+    epochs: int = 20
+    batch_size: int = 128
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    seed: int = 0
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        checks.positive_int("epochs", self.epochs)
+        checks.positive_int("batch_size", self.batch_size)
+        checks.positive_float("lr", self.lr)
+        checks.rate("momentum", self.momentum)
+        checks.rate("weight_decay", self.weight_decay)
+        checks.non_negative_int("seed", self.seed)
+
+    def torch_device(self) -> torch.device:
+        """The device to train on."""
+        return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+@dataclass
+class History:
+    """Values an epoch: mean training loss in nats, and what ``after_epoch`` returned."""
+
+    loss: list[float] = field(default_factory=list)
+    after_epoch: list[Any] = field(default_factory=list)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's generators start from ``seed`` inside, and go on as before outside."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def build(factory: Callable[[], nn.Module], settings: TrainSettings) -> nn.Module:
+    """A network with weights drawn from the settings' seed, on the settings' device."""
+    device = settings.torch_device()
+    with seeded(settings.seed, device):
+        network = factory()
+    # On a CPU convolutions run up to twice as fast with the channels innermost; the results stay the same network's.
+    return network.to(device=device, memory_format=torch.channels_last)
+
+
+def train(
+    network: nn.Module,
+    x: Float[Tensor, "n_samples ..."],
+    labels: Int[Tensor, " n_samples"],
+    settings: TrainSettings,
+    *,
+    rows: Int[Tensor, " n_kept"] | None = None,
+    callback: LossBufferCallback | None = None,
+    after_epoch: Callable[[nn.Module], Any] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_steps: int | None = None,
+    progress: str | None = None,
+) -> History:
+    """Train a network in place.
+
+    Args:
+        network: Gives logits for a batch of ``x``.
+        x: Samples; they are moved to the device whole.
+        labels: Given labels.
+        settings: How to train.
+        rows: The rows to train on; by default all.
+        callback: Sees every step, with the rows as its indices, and weights the loss.
+        after_epoch: Called with the network, in evaluation mode, after every epoch.
+        checkpoint: A file that holds the run's whole state. Where it exists, the run goes on from it and ends with the
+            bits of one that was never interrupted. The caller removes it.
+        checkpoint_steps: Steps between two writes of the checkpoint; by default an epoch's.
+        progress: Text of a progress bar, shown on a terminal only; ``None`` for none.
+
+    Returns:
+        The values of every epoch, those before an interruption too.
+
+    Raises:
+        ValueError: If ``x`` and ``labels`` differ in length, there are no rows, or the checkpoint is not of this run.
+    """
+    run = _Run(network, x, labels, settings, rows, callback, checkpoint)
+    every = checkpoint_steps or run.steps_an_epoch
+    bar = tqdm(total=settings.epochs * run.steps_an_epoch, initial=run.step, desc=progress, leave=False,
+               disable=None if progress else True)  # fmt: skip
+    with seeded(settings.seed, run.device), bar:
+        run.restore()
+        bar.update(run.step - bar.n)
+        while run.step < settings.epochs * run.steps_an_epoch:
+            run.train_step()
+            bar.update()
+            if run.step % run.steps_an_epoch == 0:
+                run.end_epoch(after_epoch)
+            if checkpoint is not None and run.step % every == 0:
+                run.save()
+    network.eval()
+    return run.history
+
+
+class _Run:
+    """The state of a training run."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        x: Tensor,
+        labels: Tensor,
+        settings: TrainSettings,
+        rows: Tensor | None,
+        callback: LossBufferCallback | None,
+        checkpoint: str | os.PathLike[str] | None,
+    ) -> None:
+        if len(x) != len(labels):
+            raise ValueError(checks.problem("x", f"must have {len(labels)} rows, as many as labels", len(x)))
+        self.settings, self.callback, self.network = settings, callback, network
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.device = settings.torch_device()
+        self.x, self.labels = x.to(self.device), labels.to(self.device)
+        self.rows = torch.arange(len(x), device=self.device) if rows is None else rows.to(self.device)
+        if not len(self.rows):
+            raise ValueError(checks.problem("rows", "must hold at least one row", "none"))
+        self.steps_an_epoch = math.ceil(len(self.rows) / settings.batch_size)
+        self.step = 0
+        self.history = History()
+        self.order_generator = torch.Generator().manual_seed(settings.seed)
+        self.order_state = self.order_generator.get_state()
+        self.order = torch.empty(0, dtype=torch.int64)
+        self.loss_sum = torch.zeros((), device=self.device)
+        self.optimizer = torch.optim.SGD(
+            network.parameters(),
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            nesterov=settings.momentum > 0,
+        )
+
+    def train_step(self) -> None:
+        """One step; the first of an epoch draws the epoch's order."""
+        batch = self.step % self.steps_an_epoch
+        if not len(self.order):
+            self.order_state = self.order_generator.get_state()
+            self.order = self.rows[torch.randperm(len(self.rows), generator=self.order_generator).to(self.device)]
+        rows = self.order[batch * self.settings.batch_size : (batch + 1) * self.settings.batch_size]
+        x, labels = self.x[rows], self.labels[rows]
+        if x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        self.network.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate()
+        logits = self.network(x)
+        loss = F.cross_entropy(logits, labels) if self.callback is None else self.callback.loss(logits, labels, rows)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.loss_sum += loss.detach()
+        self.step += 1
+
+    def _rate(self) -> float:
+        total = self.settings.epochs * self.steps_an_epoch
+        rise = max(1, total // 20)
+        fall = (1 + math.cos(math.pi * self.step / total)) / 2
+        return self.settings.lr * min(1.0, (self.step + 1) / rise) * fall
+
+    def end_epoch(self, after_epoch: Callable[[nn.Module], Any] | None) -> None:
+        """Close the books of an epoch."""
+        if self.callback is not None:
+            self.callback.end_epoch()
+        self.history.loss.append(float(self.loss_sum) / self.steps_an_epoch)
+        self.loss_sum.zero_()
+        self.order = self.order[:0]
+        if after_epoch is not None:
+            self.network.eval()
+            self.history.after_epoch.append(after_epoch(self.network))
+
+    def save(self) -> None:
+        """Write everything a resumed run needs, whole or not at all."""
+        if self.checkpoint is None:
+            return
+        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        save_tensors(
+            self.checkpoint,
+            {
+                "kind": _KIND,
+                "of": self._identity(),
+                "step": self.step,
+                "network": dict(self.network.state_dict()),
+                "optimizer": self.optimizer.state_dict(),
+                "callback": None if self.callback is None else dict(self.callback.state_dict()),
+                "order_state": self.order_state,
+                "in_epoch": len(self.order) > 0,
+                "generator": self.order_generator.get_state(),
+                "rng": torch.get_rng_state(),
+                "cuda_rng": cuda,
+                "loss_sum": self.loss_sum,
+                "history": asdict(self.history),
+            },
+        )
+
+    def restore(self) -> None:
+        """Go on from the checkpoint, where there is one."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return
+        state = load_tensors(self.checkpoint, _KIND)
+        if state["of"] != self._identity():
+            rule = "must be of a run with the same settings and rows"
+            mend = f"Remove {self.checkpoint} to start anew."
+            raise ValueError(checks.problem("checkpoint", rule, state["of"], mend))
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.callback is not None:
+            self.callback.load_state_dict(state["callback"])
+            self.callback.to(self.device)
+        self.step = state["step"]
+        self.order_state = state["order_state"]
+        if state["in_epoch"]:
+            self.order_generator.set_state(self.order_state)
+            self.order = self.rows[torch.randperm(len(self.rows), generator=self.order_generator).to(self.device)]
+        self.order_generator.set_state(state["generator"])
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        self.loss_sum.copy_(state["loss_sum"])
+        self.history = History(**state["history"])
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            **asdict(self.settings),
+            "n_samples": len(self.x),
+            "n_rows": len(self.rows),
+            "has_callback": self.callback is not None,
+        }
+
+
+@torch.no_grad()
+def predict(network: nn.Module, x: Float[Tensor, "n_samples ..."], batch_size: int = 1024) -> Tensor:
+    """Logits in evaluation mode, on the CPU, shape ``(n_samples, num_classes)``."""
+    network.eval()
+    device = next((parameter.device for parameter in network.parameters()), x.device)
+    return torch.cat([network(part.to(device)).float().cpu() for part in x.split(batch_size)])
+
+
+def accuracy(network: nn.Module, x: Float[Tensor, "n_samples ..."], true_labels: Int[Tensor, " n_samples"]) -> float:
+    """Share of samples predicted right, in evaluation mode."""
+    return float((predict(network, x).argmax(1) == true_labels.cpu()).double().mean())
