@@ -23,13 +23,13 @@ _SLOTS_A_LOSS = 64
 class RingPlace(NamedTuple):
     """Where a batch goes in the rings of its rows.
 
-    A batch of at most ``window`` losses cannot come to one slot twice: it is written slot by slot (``fill`` is
-    ``None``). A larger one is read the other way: every slot looks up the newest loss that falls on it, if any.
+    A batch of at most ``window`` losses cannot come to one slot twice: it is written slot by slot. A larger one is
+    read the other way: every slot looks up the newest loss that falls on it, if any.
 
     Attributes:
         source: Positions in the batch, shape ``(batch,)`` or, for a larger batch, ``(num_rows, window)``.
-        slots: Flat slots of ``source``, shape ``(batch,)``; for a larger batch ``None``.
-        fill: For a larger batch, True where a slot gets a new loss, shape ``(num_rows, window)``.
+        slots: Flat slots of ``source``, shape ``(batch,)``; ``None`` for a larger batch.
+        fill: For a larger batch only: True where a slot gets a new loss, shape ``(num_rows, window)``.
         counts: Losses of the batch a row, shape ``(num_rows,)``.
     """
 
@@ -134,9 +134,9 @@ class ClassLossBuffer(nn.Module):
     def write_(self, losses: Float[Tensor, " batch"], place: RingPlace) -> None:
         """Write a batch where :meth:`place` put it and move the cursors."""
         values = losses.to(self.entries.dtype)
-        if place.fill is None:
+        if place.slots is not None:
             self.entries.view(-1).scatter_(0, place.slots, values.index_select(0, place.source))
-        else:
+        elif place.fill is not None:
             torch.where(place.fill, values.take(place.source), self.entries, out=self.entries)
         self.entries[-1].zero_()
         self.seen.add_(place.counts)

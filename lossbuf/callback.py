@@ -6,7 +6,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,8 +27,6 @@ from lossbuf.staging import Stage
 from lossbuf.thresholds import Cut, CutRule, KnownRate, Otsu
 from lossbuf.weighting import hard_weights, soft_weights
 
-Mode = Literal["watch", "filter", "reweight"]
-
 _KIND = "lossbuf.callback"
 _VERSION = 1
 _REASONS = ("not_finite", "label_out_of_range", "unknown_row", "other_label")
@@ -48,9 +46,9 @@ class LossBufferCallback(nn.Module):
     in one pass: its losses enter the rings, and its rows are scored against the class means of the rings then. The
     block's size depends on the number of classes alone, so results do not depend on timing. No step waits for the GPU.
 
-    What is bad is left out and told: logits or losses that are NaN or infinite are counted, labels or rows out of range
-    raise at once on a CPU and are counted on a GPU, and :meth:`end_epoch` warns with the counts. A row that comes twice in
-    an epoch counts once.
+    What is bad is left out and told: logits or losses that are NaN or infinite are counted, labels or rows out of
+    range raise at once on a CPU and are counted on a GPU, and :meth:`end_epoch` warns with the counts. A row that
+    comes twice in an epoch counts once.
 
     Under an initialised ``torch.distributed`` process group every rank holds the same state, that of one process
     on the same global batches (the ranks' batches one after the other). All ranks must make the same number of steps
@@ -91,7 +89,7 @@ class LossBufferCallback(nn.Module):
         *,
         ids: Sequence[Hashable] | None = None,
         window: int = 512,
-        mode: Mode = "watch",
+        mode: str = "watch",
         warmup: int = 3,
         score: str = "score2",
         noise_rate: float | None = None,
@@ -158,7 +156,6 @@ class LossBufferCallback(nn.Module):
         losses = F.cross_entropy(logits, labels.long(), reduction="none")
         return (losses * weights).sum() / weights.sum().clamp(min=1e-6)
 
-    @torch.compiler.disable
     def update(
         self,
         logits: Float[Tensor, "batch num_classes"],
@@ -198,7 +195,7 @@ class LossBufferCallback(nn.Module):
                 raise
         else:
             weights = sample_weights.index_select(0, rows.clamp(0, len(sample_weights) - 1))
-        self._stage(logits.detach(), labels, rows)
+        self._stage(logits.detach(), labels, rows)  # pyright: ignore[reportCallIssue]
         return weights
 
     def _rows(self, indices: Tensor | Sequence[Hashable], device: torch.device) -> Tensor:
@@ -212,6 +209,7 @@ class LossBufferCallback(nn.Module):
             raise ValueError(checks.problem("indices", "must be among `ids`", repr(error.args[0]))) from None
         return torch.tensor(rows, dtype=torch.int64).to(device, non_blocking=True)
 
+    @torch.compiler.disable
     def _stage(self, logits: Tensor, labels: Tensor, rows: Tensor) -> None:
         """Copy the batch to the block; what is there is digested first where the batch does not fit in."""
         stage, room = self.stage, self.stage.capacity // world_size()
@@ -261,8 +259,8 @@ class LossBufferCallback(nn.Module):
         """Mark the end of a pass over the data; set the sample weights anew where the mode says so.
 
         Warns:
-            LossBufferWarning: If rows of this epoch were left out (not finite, label or row out of range), or the labels
-                in the steps differ from those given at the start, which tells of rows and samples that do not match.
+            LossBufferWarning: If rows of this epoch were left out (not finite, label or row out of range), or the
+                labels in the steps differ from those given at the start, as when rows and samples do not match.
         """
         self.flush()
         self.dynamics.end_epoch()
@@ -315,7 +313,7 @@ class LossBufferCallback(nn.Module):
             :class:`~lossbuf.dynamics.SampleStatistics`. The index is the row number.
         """
         statistics = self.statistics()
-        columns = {name: value.cpu().numpy() for name, value in statistics._asdict().items()}
+        columns = {name: value.cpu().numpy() for name, value in vars(statistics).items()}
         suspicion = statistics.suspicion(self.score).cpu().numpy()
         suspects = self.cut(suspicion, columns["label_loss"]).suspect_mask
         given = self.dynamics.labels.cpu().numpy()
@@ -401,7 +399,9 @@ class LossBufferCallback(nn.Module):
             else:
                 same = isinstance(other, Mapping) and other.keys() == value.keys()
             if not same:
-                raise ValueError(checks.problem("state_dict", f"must hold {name} as it was saved", type(other).__name__))
+                raise ValueError(
+                    checks.problem("state_dict", f"must hold {name} as it was saved", type(other).__name__)
+                )
 
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(self.dynamics.labels.cpu().numpy().tobytes())

@@ -33,14 +33,14 @@ def non_negative_int(name: str, value: object) -> int:
 
 def positive_float(name: str, value: object) -> float:
     """Return ``value`` as ``float``; raise ``ValueError`` unless it is finite and above 0."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) < math.inf:
         raise ValueError(problem(name, "must be a finite number above 0", repr(value)))
     return float(value)
 
 
 def rate(name: str, value: object) -> float:
     """Return ``value`` as ``float``; raise ``ValueError`` unless it lies in [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:
         raise ValueError(problem(name, "must lie in [0, 1]", repr(value)))
     return float(value)
 

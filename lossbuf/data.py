@@ -29,7 +29,8 @@ class IndexedDataset(Dataset[tuple[Any, ...]]):
     Args:
         dataset: A data set of tuples whose second item is the label.
         labels: The labels of all rows, where the data set does not hold them. By default they are taken from its
-            ``targets``, ``labels`` or tensors, those of a ``Subset`` from the set below it, and else by reading every sample.
+            ``targets``, ``labels`` or tensors, those of a ``Subset`` from the set below it, and else by reading
+            every sample.
         num_classes: Number of classes; by default the largest label plus 1.
 
     Attributes:

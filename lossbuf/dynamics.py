@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,7 +20,8 @@ _EPOCH_BITS = 40
 _SUMMED = 6
 
 
-class SampleStatistics(NamedTuple):
+@dataclass(frozen=True)
+class SampleStatistics:
     """What is known of every sample, each of shape ``(n_samples,)``; NaN (or -1) where a row was never seen.
 
     Attributes:
@@ -215,20 +216,26 @@ class SampleDynamics(nn.Module):
         label_loss, predicted_loss, margin, *three = (state["sums"] / state["count"]).unbind(0)
         last_loss, _, last_margin, *last_three, last_predicted = state["last"].unbind(0)
         given = _class_of(state["tally"]) == self.labels.unsqueeze(1)
+        score, score2, score3 = three
+        last_score, last_score2, last_score3 = last_three
         return SampleStatistics(
-            state["count"],
-            label_loss,
-            predicted_loss,
-            margin,
-            *three,
-            state["wrong_count"],
-            state["forgetting_events"],
-            _leader(state["tally"]),
-            _leader(state["tally"].masked_fill(given, 0)),
-            last_predicted.nan_to_num(nan=-1.0).long(),
-            last_loss,
-            last_margin,
-            *last_three,
+            count=state["count"],
+            label_loss=label_loss,
+            predicted_loss=predicted_loss,
+            aum=margin,
+            score=score,
+            score2=score2,
+            score3=score3,
+            wrong_count=state["wrong_count"],
+            forgetting_events=state["forgetting_events"],
+            most_frequent=_leader(state["tally"]),
+            other_class=_leader(state["tally"].masked_fill(given, 0)),
+            last_predicted=last_predicted.nan_to_num(nan=-1.0).long(),
+            last_label_loss=last_loss,
+            last_margin=last_margin,
+            last_score=last_score,
+            last_score2=last_score2,
+            last_score3=last_score3,
         )
 
     def get_extra_state(self) -> dict[str, int]:

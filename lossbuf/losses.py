@@ -10,7 +10,6 @@ from torch import Tensor
 
 from lossbuf import checks
 
-
 NARROW = 64
 """Below this many classes a reduction over the classes is faster with the samples side by side in memory."""
 

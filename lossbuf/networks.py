@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Literal
 
@@ -91,7 +92,7 @@ class MLP(nn.Module):
         sizes = [checks.positive_int("in_features", in_features)]
         sizes += [checks.positive_int("hidden", size) for size in hidden]
         layers: list[nn.Module] = [nn.Flatten()]
-        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+        for before, after in itertools.pairwise(sizes):
             layers += [nn.Linear(before, after), nn.ReLU()]
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(sizes[-1], checks.positive_int("num_classes", num_classes))

@@ -69,7 +69,9 @@ def class_dependent(num_classes: int, noise_rate: float, confusions: Mapping[int
     transition = np.eye(num_classes)
     for true, given in confusions.items():
         if not (0 <= true < num_classes and 0 <= given < num_classes):
-            raise ValueError(checks.problem("confusions", f"must map classes in [0, {num_classes})", f"{true}: {given}"))
+            raise ValueError(
+                checks.problem("confusions", f"must map classes in [0, {num_classes})", f"{true}: {given}")
+            )
         if true != given:
             transition[true, true] = 1 - noise_rate
             transition[true, given] = noise_rate
@@ -152,9 +154,7 @@ def instance_dependent(
     return _noisy(true, given, num_classes)
 
 
-def _truncated_normal(
-    generator: np.random.Generator, mean: float, deviation: float, size: int
-) -> NDArray[np.float64]:
+def _truncated_normal(generator: np.random.Generator, mean: float, deviation: float, size: int) -> NDArray[np.float64]:
     draws = generator.normal(mean, deviation, size)
     outside = (draws < 0) | (draws > 1)
     while outside.any():

@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
@@ -38,9 +37,7 @@ def _denominator(mean: Tensor) -> Tensor:
     return mean.nan_to_num(nan=1.0).clamp(min=FLOOR)
 
 
-def score(
-    label_loss: Float[Tensor, " batch"], mean_label_loss: Float[Tensor, " batch"]
-) -> Float[Tensor, " batch"]:
+def score(label_loss: Float[Tensor, " batch"], mean_label_loss: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
     """Label loss over the mean label loss of the sample's class.
 
     Args:

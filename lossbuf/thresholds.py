@@ -89,12 +89,12 @@ class Mixture:
         scaled = np.clip((known - low) / (high - low), 0.0, 1.0)[:, None]
         start = np.percentile(scaled, [10.0, 90.0])[:, None]
         model = GaussianMixture(2, max_iter=100, tol=1e-4, reg_covar=5e-4, means_init=start, random_state=0).fit(scaled)
-        upper = int(np.argmax(model.means_[:, 0]))
+        means, weights = np.ravel(np.asarray(model.means_)), np.ravel(np.asarray(model.weights_))
+        upper = int(means.argmax())
         # Between the means one density falls and the other rises: one crossing, found on a grid.
-        grid = np.linspace(*np.sort(model.means_[:, 0]), 1001)
+        grid = np.linspace(means.min(), means.max(), 1001)
         crossing = grid[np.argmax(model.predict_proba(grid[:, None])[:, upper] > 0.5)]
-        weight = float(np.asarray(model.weights_)[upper])
-        return _cut_at(values, float(low + crossing * (high - low)), weight)
+        return _cut_at(values, float(low + crossing * (high - low)), float(weights[upper]))
 
 
 @dataclass(frozen=True)

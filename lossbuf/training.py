@@ -84,7 +84,7 @@ def build(factory: Callable[[], nn.Module], settings: TrainSettings) -> nn.Modul
     with seeded(settings.seed, device):
         network = factory()
     # On a CPU convolutions run up to twice as fast with the channels innermost; the results stay the same network's.
-    return network.to(device=device, memory_format=torch.channels_last)
+    return network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def train(

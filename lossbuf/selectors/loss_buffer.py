@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from lossbuf import checks
-from lossbuf.callback import LossBufferCallback, Mode
+from lossbuf.callback import LossBufferCallback
 from lossbuf.networks import default_network
 from lossbuf.thresholds import CutRule
 from lossbuf.training import TrainSettings, build, train
@@ -34,9 +34,9 @@ def _fitted_by_fit(selector: LossBufferSelector) -> bool:
 class LossBufferSelector(BaseEstimator):
     """Keeps the rows whose labels look right, after one training of a network on all of them.
 
-    ``fit`` trains; ``transform`` keeps the clean rows of that same ``X``; ``fit_resample`` gives clean ``X`` and ``y``, as
-    imbalanced-learn's samplers do. ``transform`` is there after ``fit`` only, since imbalanced-learn's ``Pipeline``
-    takes no step that has both.
+    ``fit`` trains; ``transform`` keeps the clean rows of that same ``X``; ``fit_resample`` gives clean ``X`` and
+    ``y``, as imbalanced-learn's samplers do. ``transform`` is there after ``fit`` only, since imbalanced-learn's
+    ``Pipeline`` takes no step that has both.
 
     Args:
         module: Called as ``module(sample_shape, num_classes)``, makes the network; by default a ConvNet for images
@@ -86,7 +86,7 @@ class LossBufferSelector(BaseEstimator):
         score: str = "score2",
         noise_rate: float | None = None,
         cut: CutRule | None = None,
-        mode: Mode = "watch",
+        mode: str = "watch",
         warmup: int = 3,
         window: int = 512,
         device: str | None = None,
@@ -118,7 +118,8 @@ class LossBufferSelector(BaseEstimator):
         """Train on all rows and find those to keep.
 
         Args:
-            X: Samples, an array or tensor of shape ``(n_samples, n_features)`` or ``(n_samples, channels, height, width)``.
+            X: Samples, an array or tensor of shape ``(n_samples, n_features)`` or
+                ``(n_samples, channels, height, width)``.
             y: Labels, possibly wrong, shape ``(n_samples,)``: integers or strings.
 
         Raises:
@@ -163,8 +164,8 @@ class LossBufferSelector(BaseEstimator):
         X_array, y_array = self._samples(X, _as_array(y))
         check_classification_targets(y_array)
         encoder = LabelEncoder()
-        labels = torch.from_numpy(encoder.fit_transform(y_array).astype(np.int64))
-        self.classes_ = encoder.classes_
+        labels = torch.from_numpy(np.asarray(encoder.fit_transform(y_array), dtype=np.int64))
+        self.classes_: NDArray[Any] = np.asarray(encoder.classes_)
         num_classes = len(self.classes_)
         settings = TrainSettings(
             epochs=self.epochs,
@@ -187,9 +188,7 @@ class LossBufferSelector(BaseEstimator):
         x = standardised(X_array)
         make = self.module or default_network
         self.module_ = build(lambda: make(tuple(x.shape[1:]), num_classes), settings)
-        train(
-            self.module_, x, labels, settings, callback=callback, progress="training" if self.progress else None
-        )
+        train(self.module_, x, labels, settings, callback=callback, progress="training" if self.progress else None)
         self.callback_ = callback.cpu()
         statistics = callback.statistics()
         self.scores_ = statistics.suspicion(self.score).numpy()
@@ -204,10 +203,12 @@ class LossBufferSelector(BaseEstimator):
 
     def _samples(self, X: Any, y: Any = "no_validation", reset: bool = True) -> Any:
         checked = validate_data(self, _as_array(X), y, reset=reset, allow_nd=True, dtype="numeric")
-        shape = np.shape(checked if isinstance(y, str) else checked[0])
-        if len(shape) == 4 and shape[-1] in (1, 3) and shape[1] not in (1, 3):
+        found = np.shape(checked if isinstance(y, str) else checked[0])
+        if len(found) == 4 and found[-1] in (1, 3) and found[1] not in (1, 3):
             mend = "Move the channels: np.moveaxis(X, -1, 1)."
-            raise ValueError(checks.problem("X", "must be (n_samples, channels, height, width)", f"shape {shape}", mend))
+            raise ValueError(
+                checks.problem("X", "must be (n_samples, channels, height, width)", f"shape {found}", mend)
+            )
         return checked
 
 
