@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 from lossbuf import checks
 
 
+@runtime_checkable
 class SizedDataset(Protocol):
     """A map-style data set."""
 

@@ -7,7 +7,7 @@ and count in no rate.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,6 +31,7 @@ class Cut(NamedTuple):
     suspect_mask: NDArray[np.bool_]
 
 
+@runtime_checkable
 class CutRule(Protocol):
     """Anything that turns suspicions into a :class:`Cut`."""
 
