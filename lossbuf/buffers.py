@@ -116,6 +116,7 @@ class ClassLossBuffer(nn.Module):
         if losses.ndim != 1:
             raise ValueError(checks.problem("losses", "must have shape (batch,)", f"shape {tuple(losses.shape)}"))
         checks.batch_vector("labels", labels, len(losses))
+        losses = losses.to(self.entries.dtype)
         usable = losses.isfinite() & (labels >= 0) & (labels < self.num_classes)
         for part in self.parts(len(losses)):
             self.write_(losses[part], self.place(labels[part], usable[part]))

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from lossbuf import checks
 from lossbuf.buffers import LossBuffers
 from lossbuf.distributed import PADDING, Block, gathered, is_first, world_size
-from lossbuf.dynamics import SUSPICIONS, SampleDynamics, SampleStatistics
+from lossbuf.dynamics import MAX_CLASSES, SUSPICIONS, SampleDynamics, SampleStatistics
 from lossbuf.files import load_tensors, save_tensors
 from lossbuf.losses import NARROW, sample_losses_
 from lossbuf.scores import suspicion_order
 from lossbuf.staging import Stage
-from lossbuf.thresholds import Cut, CutRule, KnownRate, Otsu
+from lossbuf.thresholds import Cut, CutRule, KnownRate, Mixture
 from lossbuf.weighting import hard_weights, soft_weights
 
 _KIND = "lossbuf.callback"
@@ -44,7 +44,8 @@ class LossBufferCallback(nn.Module):
 
     A step copies its logits, labels and rows to a block on the training device and no more. A full block is digested
     in one pass: its losses enter the rings, and its rows are scored against the class means of the rings then. The
-    block's size depends on the number of classes alone, so results do not depend on timing. No step waits for the GPU.
+    block's size depends on the number of classes and the largest batch alone, so results do not depend on timing. No
+    step waits for the GPU.
 
     What is bad is left out and told: logits or losses that are NaN or infinite are counted, labels or rows out of
     range raise at once on a CPU and are counted on a GPU, and :meth:`end_epoch` warns with the counts. A row that
@@ -52,7 +53,7 @@ class LossBufferCallback(nn.Module):
 
     Under an initialised ``torch.distributed`` process group every rank holds the same state, that of one process
     on the same global batches (the ranks' batches one after the other). All ranks must make the same number of steps
-    with batches of the same size; only the last of an epoch may differ.
+    with batches of the same size; only the last of an epoch may differ, and be smaller.
 
     Args:
         labels: Given labels of all rows, shape ``(n_samples,)``; rows are numbered from 0 in this order.
@@ -64,7 +65,7 @@ class LossBufferCallback(nn.Module):
         warmup: Epochs before ``"filter"`` or ``"reweight"`` begins, at least 1.
         score: The statistic to rank by, one of :data:`~lossbuf.dynamics.SUSPICIONS`.
         noise_rate: Share of wrong labels, where it is known.
-        cut: Rule that sets the cut where ``noise_rate`` is not given; :class:`~lossbuf.thresholds.Otsu` by default.
+        cut: Rule that sets the cut where ``noise_rate`` is not given; :class:`~lossbuf.thresholds.Mixture` by default.
 
     Raises:
         ValueError: If labels are out of range, ids are not unique, or a setting has no meaning.
@@ -100,12 +101,14 @@ class LossBufferCallback(nn.Module):
             checks.positive_int("num_classes", num_classes)
         given = checks.class_labels("labels", labels, num_classes)
         self.num_classes = int(given.max()) + 1 if num_classes is None else int(num_classes)
+        if self.num_classes > MAX_CLASSES:
+            raise ValueError(checks.problem("num_classes", f"must be at most {MAX_CLASSES}", self.num_classes))
         self.mode = checks.one_of("mode", mode, ("watch", "filter", "reweight"))
         self.warmup = checks.positive_int("warmup", warmup)
         self.score = checks.one_of("score", score, SUSPICIONS)
         if noise_rate is not None and cut is not None:
             raise ValueError(checks.problem("cut", "must be left out where `noise_rate` is given", repr(cut)))
-        self.cut: CutRule = KnownRate(noise_rate) if noise_rate is not None else cut or Otsu()
+        self.cut: CutRule = KnownRate(noise_rate) if noise_rate is not None else cut or Mixture()
         self.ids = None if ids is None else list(ids)
         self._row_of = None if self.ids is None else _numbered(self.ids, len(given))
 
@@ -200,7 +203,7 @@ class LossBufferCallback(nn.Module):
 
     def _rows(self, indices: Tensor | Sequence[Hashable], device: torch.device) -> Tensor:
         if self._row_of is None:
-            rows = indices if isinstance(indices, Tensor) else torch.as_tensor(indices)
+            rows = indices if isinstance(indices, Tensor) else _row_numbers(indices)
             return rows.to(device, non_blocking=True)
         names = indices.tolist() if isinstance(indices, Tensor | np.ndarray) else indices
         try:
@@ -212,25 +215,23 @@ class LossBufferCallback(nn.Module):
     @torch.compiler.disable
     def _stage(self, logits: Tensor, labels: Tensor, rows: Tensor) -> None:
         """Copy the batch to the block; what is there is digested first where the batch does not fit in."""
-        stage, room = self.stage, self.stage.capacity // world_size()
-        for start in range(0, len(rows), room):
-            part = slice(start, start + room) if len(rows) > room else slice(None)
-            if stage.filled + len(rows[part]) > room:
-                self.flush()
-            stage.add(logits[part], labels[part], rows[part])
-        stage.steps += 1
+        if self.stage.is_full(len(rows), world_size()):
+            self.flush()
+        if len(rows):
+            self.stage.add(logits, labels, rows)
+        self.stage.steps += 1
 
     @torch.no_grad()
     def flush(self) -> None:
         """Digest the rows still in the block. Needed only before reading rings or dynamics yourself."""
         if not self.stage.steps:  # the same on every rank, so that all or none come to the collective
             return
-        logits, keys = self.stage.take()
+        logits, keys = (part.to(self.sample_weights.device) for part in self.stage.take())
         labels, rows, steps = keys.unbind(1)
         if self.num_classes < NARROW:
             logits = logits.t().contiguous().t()
         block = Block(sample_losses_(logits, labels.clamp(0, self.num_classes - 1)), labels, rows)
-        self._digest(gathered(block, steps, self.stage.capacity // world_size()) if world_size() > 1 else block)
+        self._digest(gathered(block, steps, self.stage.room(world_size())) if world_size() > 1 else block)
 
     def _digest(self, block: Block) -> None:
         losses, labels, rows = block
@@ -291,8 +292,12 @@ class LossBufferCallback(nn.Module):
     # ---- results --------------------------------------------------------------------------------------------------
 
     def statistics(self) -> SampleStatistics:
-        """Statistics of every sample so far, each of shape ``(n_samples,)``, on the device."""
-        self.flush()
+        """Statistics of every sample so far, each of shape ``(n_samples,)``, on the device.
+
+        In a process group, rows still in the block are not in them: a rank may call this alone.
+        """
+        if world_size() == 1:
+            self.flush()
         return self.dynamics.statistics()
 
     def _suspicion(self) -> NDArray[np.float32]:
@@ -392,6 +397,9 @@ class LossBufferCallback(nn.Module):
                 raise ValueError(checks.problem("state_dict", rule, extra.get(name)))
         if extra.get("data") != mine["_extra_state"]["data"]:
             raise ValueError(checks.problem("state_dict", "must be of the same labels and ids", "another data set's"))
+        for name in state:
+            if name not in mine:
+                raise ValueError(checks.problem("state_dict", "must be one of a LossBufferCallback", f"key {name!r}"))
         for name, value in mine.items():
             other = state.get(name)
             if isinstance(value, Tensor):
@@ -408,6 +416,13 @@ class LossBufferCallback(nn.Module):
         if self.ids is not None:
             digest.update(repr(self.ids).encode())
         return digest.hexdigest()
+
+
+def _row_numbers(indices: Sequence[Hashable]) -> Tensor:
+    try:
+        return torch.as_tensor(indices) if len(indices) else torch.empty(0, dtype=torch.int64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(checks.problem("indices", "must be row numbers where there are no `ids`", indices)) from error
 
 
 def _numbered(ids: list[Hashable], n_samples: int) -> dict[Hashable, int]:

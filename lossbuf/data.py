@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Int
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
@@ -30,8 +32,8 @@ class IndexedDataset(Dataset[tuple[Any, ...]]):
     Args:
         dataset: A data set of tuples whose second item is the label.
         labels: The labels of all rows, where the data set does not hold them. By default they are taken from its
-            ``targets``, ``labels`` or tensors, those of a ``Subset`` from the set below it, and else by reading
-            every sample.
+            ``targets``, ``labels`` or tensors, those of a ``Subset`` from the set below it, and else, or where it has a
+            ``target_transform``, by reading every sample.
         num_classes: Number of classes; by default the largest label plus 1.
 
     Attributes:
@@ -50,7 +52,7 @@ class IndexedDataset(Dataset[tuple[Any, ...]]):
     def __init__(
         self,
         dataset: SizedDataset,
-        labels: Int[Tensor, " n_samples"] | Sequence[int] | None = None,
+        labels: Int[Tensor, " n_samples"] | Sequence[int] | NDArray[np.integer] | None = None,
         num_classes: int | None = None,
     ) -> None:
         self.dataset = dataset
@@ -69,11 +71,12 @@ class IndexedDataset(Dataset[tuple[Any, ...]]):
 
 def _labels_of(dataset: SizedDataset) -> Any:
     if isinstance(dataset, Subset):
-        rows = torch.as_tensor(dataset.indices)
+        rows = torch.as_tensor(dataset.indices, dtype=torch.int64)
         return torch.as_tensor(_labels_of(dataset.dataset))[rows]  # pyright: ignore[reportArgumentType]
     if isinstance(dataset, TensorDataset):
         return dataset.tensors[1]
-    for name in ("targets", "labels"):
-        if hasattr(dataset, name):
-            return getattr(dataset, name)
+    if getattr(dataset, "target_transform", None) is None:
+        for name in ("targets", "labels"):
+            if hasattr(dataset, name):
+                return getattr(dataset, name)
     return [int(dataset[row][1]) for row in range(len(dataset))]

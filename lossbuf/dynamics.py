@@ -16,6 +16,10 @@ TRACKED = 4
 
 _CLASS_BITS = 16
 _CLASS_MASK = (1 << _CLASS_BITS) - 1
+
+MAX_CLASSES = _CLASS_MASK
+"""Classes that a tally entry can tell apart."""
+
 _EPOCH_BITS = 40
 _SUMMED = 6
 
@@ -128,7 +132,7 @@ class SampleDynamics(nn.Module):
 
     def __init__(self, labels: Int[Tensor, " n_samples"]) -> None:
         super().__init__()
-        labels = checks.class_labels("labels", labels, _CLASS_MASK)
+        labels = checks.class_labels("labels", labels, MAX_CLASSES)
         size = len(labels)
         self.epoch = 0
         self.rows_in_epoch = 0
@@ -212,7 +216,7 @@ class SampleDynamics(nn.Module):
     @torch.no_grad()
     def statistics(self) -> SampleStatistics:
         """The statistics so far, an unfinished epoch included; changes nothing and does not wait for the GPU."""
-        state = self._folded() if self.rows_in_epoch else {name: getattr(self, name) for name in _FOLDED}
+        state = self._folded() if self.rows_in_epoch else {name: getattr(self, name).clone() for name in _FOLDED}
         label_loss, predicted_loss, margin, *three = (state["sums"] / state["count"]).unbind(0)
         last_loss, _, last_margin, *last_three, last_predicted = state["last"].unbind(0)
         given = _class_of(state["tally"]) == self.labels.unsqueeze(1)

@@ -6,11 +6,17 @@ import os
 import pickle
 import tempfile
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
+
+from lossbuf import checks
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device)
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
@@ -35,8 +41,29 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[BinaryIO], object
 
 
 def save_tensors(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
-    """Save tensors and plain values with ``torch.save``, whole or not at all."""
+    """Save tensors and plain values with ``torch.save``, whole or not at all.
+
+    Raises:
+        ValueError: If there is anything else in it, which :func:`load_tensors` would refuse.
+    """
+    _check_plain("content", content)
     write_whole(path, lambda file: torch.save(content, file))
+
+
+def _check_plain(name: str, value: object) -> None:
+    # By exact type: a NumPy number is a float to isinstance, but not to a reader that runs no code.
+    if isinstance(value, Tensor) or type(value) in _PLAIN:
+        return
+    if isinstance(value, dict) and type(value) in (dict, OrderedDict):
+        parts = value.items()
+    elif isinstance(value, list | tuple | set) and type(value) in (list, tuple, set):
+        parts = enumerate(value)
+    else:
+        mend = "Turn it into a tensor or a Python number."
+        raise ValueError(checks.problem(name, "must be a tensor or a plain value to be saved", type(value), mend))
+    for key, part in parts:
+        _check_plain(name, key)
+        _check_plain(f"{name}[{key!r}]", part)
 
 
 def load_tensors(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:

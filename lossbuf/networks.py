@@ -7,6 +7,7 @@ import math
 from typing import Literal
 
 import torch
+import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -108,3 +109,15 @@ def default_network(sample_shape: torch.Size | tuple[int, ...], num_classes: int
         channels, height, breadth = sample_shape
         return ConvNet(channels, num_classes, (height, breadth), width=32, norm="batch")
     return MLP(math.prod(sample_shape), num_classes)
+
+
+def resnet18(in_channels: int, num_classes: int) -> nn.Module:
+    """ResNet-18 for small images: a 3x3 first convolution of stride 1, and no max pooling.
+
+    Source:
+        He et al. 2016; the first layer as for CIFAR in the field's code.
+    """
+    network = torchvision.models.resnet18(num_classes=num_classes)
+    network.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
+    network.maxpool = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    return network

@@ -45,6 +45,7 @@ def score(label_loss: Float[Tensor, " batch"], mean_label_loss: Float[Tensor, " 
         mean_label_loss: The class mean for each sample, in nats, shape ``(batch,)``.
 
     Example:
+        >>> import torch
         >>> score(torch.tensor([3.0, 1.0]), torch.tensor([2.0, 2.0]))
         tensor([1.5000, 0.5000])
     """

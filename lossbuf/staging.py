@@ -16,7 +16,8 @@ class Stage:
     """A block of logits, labels and rows on the training device.
 
     Args:
-        num_classes: Number of classes; the block holds at most ``BLOCK_LOGITS`` logits and ``BLOCK_ROWS`` rows.
+        num_classes: Number of classes; the block holds at most ``BLOCK_LOGITS`` logits and ``BLOCK_ROWS`` rows, but
+            always the largest step there was.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -24,13 +25,27 @@ class Stage:
         self.capacity = max(1, min(BLOCK_ROWS, BLOCK_LOGITS // num_classes))
         self.filled = 0
         self.steps = 0
+        self.largest = 0
         self._logits = torch.empty(0, num_classes)
         self._keys = torch.empty(0, 2, dtype=torch.int64)
         self._step_of = torch.empty(0, dtype=torch.int64)
 
+    def room(self, ranks: int) -> int:
+        """Rows a rank may stage. The same on all ranks, and in one process ``ranks`` times as many."""
+        return max(self.capacity // ranks, self.largest)
+
+    def is_full(self, size: int, ranks: int) -> bool:
+        """True where a step of the largest size so far, this one of ``size`` rows included, would not fit in.
+
+        The size of this step alone would not do: the last steps of an epoch may differ among ranks, which would then
+        not come to the collective together.
+        """
+        self.largest = max(self.largest, size)
+        return self.filled + self.largest > self.room(ranks)
+
     def add(self, logits: Tensor, labels: Tensor, rows: Tensor) -> None:
         """Copy a batch that fits in; ``labels`` and ``rows`` are int64."""
-        if len(self._logits) != self.capacity or self._logits.device != logits.device:
+        if len(self._logits) != self.room(1) or self._logits.device != logits.device:
             self._allocate(logits.device)
         size = len(rows)
         self._logits.narrow(0, self.filled, size).copy_(logits)
@@ -45,9 +60,10 @@ class Stage:
 
     def _allocate(self, device: torch.device) -> None:
         logits, keys, step_of = self._logits, self._keys, self._step_of
-        self._logits = torch.zeros(self.capacity, self.num_classes, device=device)
-        self._keys = torch.zeros(self.capacity, 2, dtype=torch.int64, device=device)
-        self._step_of = torch.zeros(self.capacity, dtype=torch.int64, device=device)
+        room = self.room(1)
+        self._logits = torch.zeros(room, self.num_classes, device=device)
+        self._keys = torch.zeros(room, 2, dtype=torch.int64, device=device)
+        self._step_of = torch.zeros(room, dtype=torch.int64, device=device)
         for new, old in ((self._logits, logits), (self._keys, keys), (self._step_of, step_of)):
             new[: self.filled].copy_(old[: self.filled])
 
@@ -55,11 +71,11 @@ class Stage:
         """All that :meth:`load` needs."""
         parts = {"logits": self._logits, "keys": self._keys, "step_of": self._step_of}
         filled = {name: part[: self.filled].clone() for name, part in parts.items()}
-        return {"filled": self.filled, "steps": self.steps, **filled}
+        return {"filled": self.filled, "steps": self.steps, "largest": self.largest, **filled}
 
     def load(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state` gave."""
         device = self._logits.device
-        self.filled, self.steps = state["filled"], state["steps"]
+        self.filled, self.steps, self.largest = state["filled"], state["steps"], state["largest"]
         self._logits, self._keys, self._step_of = (state[name] for name in ("logits", "keys", "step_of"))
         self._allocate(device)

@@ -6,11 +6,13 @@ and count in no rate.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from lossbuf import checks
@@ -21,7 +23,7 @@ class Cut(NamedTuple):
     """Where a rule cut.
 
     Attributes:
-        threshold: Lowest suspicion among the suspects; infinite where there are none.
+        threshold: Suspects lie at it or above; infinite where there are none.
         noise_rate: Estimated share of wrong labels, in [0, 1].
         suspect_mask: True for suspects, shape ``(n_samples,)``.
     """
@@ -57,7 +59,7 @@ class KnownRate:
 
     def __call__(self, suspicion: ArrayLike, tie_break: ArrayLike | None = None) -> Cut:
         """Apply the rule to suspicions of shape ``(n_samples,)``; ``tie_break`` decides between equals."""
-        values = np.asarray(suspicion, dtype=np.float64)
+        values = _checked(suspicion)
         seen = int((~np.isnan(values)).sum())
         chosen = suspicion_order(values, values if tie_break is None else tie_break)[: round(self.noise_rate * seen)]
         mask = np.zeros(len(values), dtype=bool)
@@ -89,12 +91,18 @@ class Mixture:
             low, high = known.min(), known.max()
         scaled = np.clip((known - low) / (high - low), 0.0, 1.0)[:, None]
         start = np.percentile(scaled, [10.0, 90.0])[:, None]
-        model = GaussianMixture(2, max_iter=100, tol=1e-4, reg_covar=5e-4, means_init=start, random_state=0).fit(scaled)
+        model = GaussianMixture(2, max_iter=100, tol=1e-4, reg_covar=5e-4, means_init=start, random_state=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the last iterations hardly move the cut
+            model.fit(scaled)
         means, weights = np.ravel(np.asarray(model.means_)), np.ravel(np.asarray(model.weights_))
         upper = int(means.argmax())
         # Between the means one density falls and the other rises: one crossing, found on a grid.
         grid = np.linspace(means.min(), means.max(), 1001)
-        crossing = grid[np.argmax(model.predict_proba(grid[:, None])[:, upper] > 0.5)]
+        above = model.predict_proba(grid[:, None])[:, upper] > 0.5
+        if not above.any():  # the lower component covers the upper one
+            return _no_cut(len(values))
+        crossing = grid[np.argmax(above)]
         return _cut_at(values, float(low + crossing * (high - low)), float(weights[upper]))
 
 
@@ -113,20 +121,31 @@ class Otsu:
         values, known = _spread(suspicion)
         if known is None:
             return _no_cut(len(values))
-        ordered = np.sort(known - known.mean())
+        known = np.sort(known)
+        ordered = known - known.mean()
         below = np.arange(1, len(ordered))
         sums = np.cumsum(ordered)[:-1]
         # With the mean at 0, the variance between the sides is sum^2 n / (below above), up to a constant.
         between = np.where(ordered[1:] > ordered[:-1], sums**2 / (below * (len(ordered) - below)), -1.0)
         cut = int(np.argmax(between))
-        middle = (ordered[cut] + ordered[cut + 1]) / 2 + known.mean()
-        mask_rate = float((known >= middle).mean())
-        return _cut_at(values, float(middle), mask_rate)
+        low, high = known[cut], known[cut + 1]
+        middle = low + (high - low) / 2
+        # Between neighbouring floats there is no midpoint.
+        return _cut_at(values, float(middle if middle > low else high), 1 - (cut + 1) / len(known))
+
+
+def _checked(suspicion: ArrayLike) -> NDArray[np.float64]:
+    values = np.asarray(suspicion, dtype=np.float64)
+    if values.ndim != 1:
+        raise ValueError(checks.problem("suspicion", "must have shape (n_samples,)", f"shape {values.shape}"))
+    if np.isinf(values).any():
+        raise ValueError(checks.problem("suspicion", "must be finite, or NaN for rows never seen", "infinite values"))
+    return values
 
 
 def _spread(suspicion: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     """All values, and those of rows seen, ``None`` where they do not differ."""
-    values = np.asarray(suspicion, dtype=np.float64)
+    values = _checked(suspicion)
     known = values[~np.isnan(values)]
     return values, known if len(known) > 1 and known.max() > known.min() else None
 

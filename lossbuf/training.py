@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -109,7 +110,8 @@ def train(
         settings: How to train.
         rows: The rows to train on; by default all.
         callback: Sees every step, with the rows as its indices, and weights the loss.
-        after_epoch: Called with the network, in evaluation mode, after every epoch.
+        after_epoch: Called with the network, in evaluation mode, after every epoch. With a checkpoint it must return
+            tensors or plain values.
         checkpoint: A file that holds the run's whole state. Where it exists, the run goes on from it and ends with the
             bits of one that was never interrupted. The caller removes it.
         checkpoint_steps: Steps between two writes of the checkpoint; by default an epoch's.
@@ -119,8 +121,11 @@ def train(
         The values of every epoch, those before an interruption too.
 
     Raises:
-        ValueError: If ``x`` and ``labels`` differ in length, there are no rows, or the checkpoint is not of this run.
+        ValueError: If ``x`` and ``labels`` differ in length, there are no rows, ``checkpoint_steps`` is no positive
+            integer, the checkpoint is not of this run, or ``after_epoch`` returned what it cannot hold.
     """
+    if checkpoint_steps is not None:
+        checks.positive_int("checkpoint_steps", checkpoint_steps)
     run = _Run(network, x, labels, settings, rows, callback, checkpoint)
     every = checkpoint_steps or run.steps_an_epoch
     bar = tqdm(total=settings.epochs * run.steps_an_epoch, initial=run.step, desc=progress, leave=False,
@@ -243,10 +248,12 @@ class _Run:
         if self.checkpoint is None or not self.checkpoint.exists():
             return
         state = load_tensors(self.checkpoint, _KIND)
-        if state["of"] != self._identity():
-            rule = "must be of a run with the same settings and rows"
+        of = state["of"]
+        other = {name: of.get(name) for name, value in self._identity().items() if of.get(name) != value}
+        if other:
+            rule = "must be of a run with the same network, data, rows, settings and callback"
             mend = f"Remove {self.checkpoint} to start anew."
-            raise ValueError(checks.problem("checkpoint", rule, state["of"], mend))
+            raise ValueError(checks.problem("checkpoint", rule, other, mend))
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.callback is not None:
@@ -265,12 +272,20 @@ class _Run:
         self.history = History(**state["history"])
 
     def _identity(self) -> dict[str, Any]:
+        callback = self.callback
+        weights = [(name, tuple(value.shape)) for name, value in self.network.named_parameters()]
         return {
             **asdict(self.settings),
-            "n_samples": len(self.x),
-            "n_rows": len(self.rows),
-            "has_callback": self.callback is not None,
+            "network": hashlib.sha256(repr(weights).encode()).hexdigest(),
+            "x": tuple(self.x.shape),
+            "labels": _digest(self.labels),
+            "rows": _digest(self.rows),
+            "callback": None if callback is None else (callback.mode, callback.warmup, callback.score),
         }
+
+
+def _digest(values: Tensor) -> str:
+    return hashlib.sha256(values.cpu().to(torch.int64).numpy().tobytes()).hexdigest()
 
 
 @torch.no_grad()

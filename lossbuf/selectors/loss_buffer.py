@@ -45,9 +45,9 @@ class LossBufferSelector(BaseEstimator):
         batch_size: Rows a step.
         lr: Highest learning rate.
         weight_decay: Of SGD.
-        score: Statistic to rank by, one of :data:`~lossbuf.dynamics.SUSPICIONS`.
+        rank_by: Statistic to rank by, one of :data:`~lossbuf.dynamics.SUSPICIONS`.
         noise_rate: Share of wrong labels, where it is known.
-        cut: Rule for the cut where it is not; :class:`~lossbuf.thresholds.Otsu` by default.
+        cut: Rule for the cut where it is not; :class:`~lossbuf.thresholds.Mixture` by default.
         mode: ``"watch"``, ``"filter"`` or ``"reweight"``, as in :class:`~lossbuf.callback.LossBufferCallback`.
         warmup: Epochs before the mode begins.
         window: Losses kept a class and ring.
@@ -83,7 +83,7 @@ class LossBufferSelector(BaseEstimator):
         batch_size: int = 128,
         lr: float = 0.05,
         weight_decay: float = 5e-4,
-        score: str = "score2",
+        rank_by: str = "score2",
         noise_rate: float | None = None,
         cut: CutRule | None = None,
         mode: str = "watch",
@@ -98,7 +98,7 @@ class LossBufferSelector(BaseEstimator):
         self.batch_size = batch_size
         self.lr = lr
         self.weight_decay = weight_decay
-        self.score = score
+        self.rank_by = rank_by
         self.noise_rate = noise_rate
         self.cut = cut
         self.mode = mode
@@ -165,8 +165,8 @@ class LossBufferSelector(BaseEstimator):
         check_classification_targets(y_array)
         encoder = LabelEncoder()
         labels = torch.from_numpy(np.asarray(encoder.fit_transform(y_array), dtype=np.int64))
-        self.classes_: NDArray[Any] = np.asarray(encoder.classes_)
-        num_classes = len(self.classes_)
+        classes: NDArray[Any] = np.asarray(encoder.classes_)
+        num_classes = len(classes)
         settings = TrainSettings(
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -181,17 +181,17 @@ class LossBufferSelector(BaseEstimator):
             window=self.window,
             mode=self.mode,
             warmup=self.warmup,
-            score=self.score,
+            score=self.rank_by,
             noise_rate=self.noise_rate,
             cut=self.cut,
         )
         x = standardised(X_array)
         make = self.module or default_network
-        self.module_ = build(lambda: make(tuple(x.shape[1:]), num_classes), settings)
-        train(self.module_, x, labels, settings, callback=callback, progress="training" if self.progress else None)
-        self.callback_ = callback.cpu()
+        network = build(lambda: make(tuple(x.shape[1:]), num_classes), settings)
+        train(network, x, labels, settings, callback=callback, progress="training" if self.progress else None)
+        self.callback_, self.module_, self.classes_ = callback.cpu(), network, classes
         statistics = callback.statistics()
-        self.scores_ = statistics.suspicion(self.score).numpy()
+        self.scores_ = statistics.suspicion(self.rank_by).numpy()
         cut = callback.find_cut()
         self.noise_rate_ = cut.noise_rate
         self.sample_indices_ = np.flatnonzero(~cut.suspect_mask)
@@ -214,10 +214,11 @@ class LossBufferSelector(BaseEstimator):
 
 def standardised(X: NDArray[Any]) -> Tensor:
     """Samples as float32 with mean 0 and deviation 1: a channel for images, a feature for everything else."""
-    x = torch.from_numpy(np.ascontiguousarray(X, dtype=np.float32))
+    # Numbers of eight bytes, dates for one, may differ by less than float32 can tell.
+    x = torch.from_numpy(np.require(X, np.float64 if X.dtype.itemsize == 8 else np.float32, ["C", "W"]))
     axes = (0, 2, 3) if x.ndim == 4 else 0
     deviation, mean = torch.std_mean(x, dim=axes, keepdim=True, correction=0)
-    return (x - mean) / torch.where(deviation > 0, deviation, 1.0)
+    return ((x - mean) / torch.where(deviation > 0, deviation, 1.0)).float()
 
 
 def _as_array(values: Any) -> Any:

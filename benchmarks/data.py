@@ -1,0 +1,152 @@
+"""The data sets of the benchmarks: images as float32, standardised a channel, with labels."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import torch
+import torchvision
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from lossbuf import noise
+
+NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "svhn")
+
+CONFUSIONS = {
+    "digits": noise.MNIST_CONFUSIONS,
+    "mnist": noise.MNIST_CONFUSIONS,
+    "svhn": noise.MNIST_CONFUSIONS,
+    "fashion-mnist": noise.FASHION_MNIST_CONFUSIONS,
+    "cifar10": noise.CIFAR10_CONFUSIONS,
+}
+
+
+class DataError(ValueError):
+    """The data cannot be had; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training and test images ``(n_samples, channels, height, width)``, or features, and their true labels."""
+
+    name: str
+    x: Tensor
+    labels: Tensor
+    test_x: Tensor
+    test_labels: Tensor
+    num_classes: int
+
+
+def default_folder() -> Path:
+    """``LOSSBUF_DATA``, or a folder in the user's cache."""
+    return Path(os.environ.get("LOSSBUF_DATA") or Path.home() / ".cache" / "lossbuf")
+
+
+def load(name: str, folder: Path | None = None, subset: int | None = None) -> Data:
+    """Load a data set.
+
+    Args:
+        name: One of :data:`NAMES`, or the path of an ``.npz`` file with ``x``, ``y`` and, if the set has its own test
+            rows, ``x_test``, ``y_test``; else a fifth of the rows becomes the test set.
+        folder: Where torchvision's files lie, or are downloaded to.
+        subset: Use the first so many training rows of a fixed random order; by default all.
+
+    Raises:
+        DataError: If the name is unknown, files are missing and cannot be downloaded, or a file does not fit.
+    """
+    if name == "digits":
+        bunch: Any = load_digits()
+        parts = _split(bunch.images[:, None], bunch.target)
+    elif name in NAMES:
+        parts = _torchvision(name, folder or default_folder())
+    elif name.endswith(".npz"):
+        parts = _npz(Path(name))
+    else:
+        raise DataError(f"`dataset` must be one of {', '.join(NAMES)} or the path of an .npz file, got {name!r}.")
+    x, labels, test_x, test_labels = parts
+    if subset is not None:
+        if not 1 <= subset <= len(x):
+            raise DataError(f"`subset` must lie in [1, {len(x)}], got {subset}.")
+        rows = np.random.default_rng(0).permutation(len(x))[:subset]
+        x, labels = x[rows], labels[rows]
+    x, test_x = _standardised(x, test_x)
+    num_classes = int(max(labels.max(), test_labels.max())) + 1
+    name = Path(name).stem if name.endswith(".npz") else name
+    return Data(name, x, torch.from_numpy(labels), test_x, torch.from_numpy(test_labels), num_classes)
+
+
+Parts = tuple[NDArray[Any], NDArray[np.int64], NDArray[Any], NDArray[np.int64]]
+
+
+def _split(x: NDArray[Any], y: NDArray[Any]) -> Parts:
+    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.2, random_state=0, stratify=y)
+    return x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64)
+
+
+def _torchvision(name: str, folder: Path) -> Parts:
+    sets = torchvision.datasets
+    makers: dict[str, Any] = {"mnist": sets.MNIST, "fashion-mnist": sets.FashionMNIST, "cifar10": sets.CIFAR10}
+
+    def open_part(training: bool) -> Any:
+        def make(download: bool) -> Any:
+            if name == "svhn":
+                return sets.SVHN(folder / "svhn", split="train" if training else "test", download=download)
+            return makers[name](folder, train=training, download=download)
+
+        try:
+            return make(download=False)
+        except RuntimeError:
+            try:
+                return make(download=True)
+            except (URLError, OSError, RuntimeError) as error:
+                place = folder / "svhn" if name == "svhn" else folder
+                raise DataError(
+                    f"{name} is not in {place} and could not be downloaded ({error}). Put the files there as "
+                    "torchvision lays them out, or name their folder with --data-dir or LOSSBUF_DATA."
+                ) from error
+
+    arrays: list[NDArray[Any]] = []
+    for training in (True, False):
+        part = open_part(training)
+        images = np.asarray(part.data)
+        if images.ndim == 3:
+            images = images[:, None]
+        elif name == "cifar10":
+            images = np.moveaxis(images, -1, 1)
+        arrays += [images, np.asarray(part.labels if name == "svhn" else part.targets, dtype=np.int64)]
+    return arrays[0], arrays[1], arrays[2], arrays[3]
+
+
+def _npz(path: Path) -> Parts:
+    if not path.exists():
+        raise DataError(f"`dataset` must be an .npz file that exists, got {path}.")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (ValueError, OSError) as error:
+        raise DataError(f"`dataset` must be an .npz file of plain arrays, got {path}: {error}.") from error
+    if not {"x", "y"} <= arrays.keys():
+        raise DataError(f"{path} must hold arrays `x` and `y`, got {', '.join(sorted(arrays)) or 'none'}.")
+    for name in ("y", "y_test"):
+        if name in arrays and not np.issubdtype(arrays[name].dtype, np.integer):
+            raise DataError(f"`{name}` in {path} must be integers, got {arrays[name].dtype}.")
+    if "x_test" in arrays and "y_test" in arrays:
+        y, y_test = arrays["y"].astype(np.int64), arrays["y_test"].astype(np.int64)
+        return arrays["x"], y, arrays["x_test"], y_test
+    return _split(arrays["x"], arrays["y"])
+
+
+def _standardised(x: NDArray[Any], test_x: NDArray[Any]) -> tuple[Tensor, Tensor]:
+    train, test = (torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32)) for part in (x, test_x))
+    axes = (0, 2, 3) if train.ndim == 4 else 0
+    deviation, mean = torch.std_mean(train, dim=axes, keepdim=True, correction=0)
+    deviation = torch.where(deviation > 0, deviation, 1.0)
+    return (train - mean) / deviation, (test - mean) / deviation
