@@ -79,12 +79,10 @@ def _content(path: Path) -> Any:
     """A tensor, an array, or a dictionary of them; no code in the file is run."""
     try:
         if path.suffix in (".pt", ".pth"):
-            # CIFAR-10N's file holds NumPy arrays; these names only build arrays.
+            # CIFAR-10N's file holds NumPy arrays, under the name that NumPy 1 gave what builds them.
+            build = np._core.multiarray._reconstruct  # pyright: ignore[reportAttributeAccessIssue]
             arrays: list[Any] = [np.ndarray, np.dtype, type(np.dtype(np.int64)), type(np.dtype(np.int32))]
-            arrays += [
-                np._core.multiarray._reconstruct,
-                (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
-            ]  # pyright: ignore
+            arrays += [build, (build, "numpy.core.multiarray._reconstruct")]
             with torch.serialization.safe_globals(arrays):
                 return torch.load(path, weights_only=True)
         if path.suffix == ".npz":

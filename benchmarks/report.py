@@ -70,13 +70,23 @@ def _columns(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def summary(folder: Path) -> pd.DataFrame:
-    """Mean, deviation and number of seeds of every method, in the order of the table."""
+Summary = dict[str, dict[str, dict[str, float]]]
+
+
+def summary(folder: Path) -> Summary:
+    """Mean, deviation and number of seeds by method and column, in the order of the table."""
     table = rows(folder)
     order = ["watch", "oracle", "filter", "reweight", *(f"kept-{name}" for name in NAMES)]
-    columns = [name for name in COLUMNS if name in table]
-    grouped = table.groupby("method")[columns].agg(["mean", "std", "count"])
-    return grouped.reindex([name for name in order if name in grouped.index])
+    found: Summary = {}
+    for method in (name for name in order if name in set(table["method"])):
+        part = table[table["method"] == method]
+        columns = {name: part[name].dropna().to_numpy(dtype=float) for name in COLUMNS if name in part}
+        found[method] = {
+            name: {"mean": values.mean(), "std": values.std(ddof=1) if len(values) > 1 else 0.0, "count": len(values)}
+            for name, values in columns.items()
+            if len(values)
+        }
+    return found
 
 
 def title_of(method: str) -> str:
@@ -96,25 +106,22 @@ def show(folder: Path) -> None:
     if not console.is_terminal:
         console = Console(width=160)
     table = summary(folder)
-    seeds = int(table["test_accuracy", "count"].max())
+    seeds = max(values["test_accuracy"]["count"] for values in table.values())
     printed = Table(title=f"{folder.name}, {seeds} seed{'s' if seeds > 1 else ''}")
     printed.add_column("training rows")
-    columns = list(dict.fromkeys(name for name, _ in table.columns))
+    columns = [name for name in COLUMNS if any(name in values for values in table.values())]
     for column in columns:
         printed.add_column(COLUMNS[column], justify="right")
-    for method, values in table.iterrows():
-        printed.add_row(title_of(str(method)), *(_cell(values[column]) for column in columns))
+    for method, values in table.items():
+        printed.add_row(title_of(method), *(_cell(values.get(column)) for column in columns))
     console.print(printed)
-    content = {
-        str(method): {column: values[column].to_dict() for column in columns} for method, values in table.iterrows()
-    }
-    write_json(folder / "summary.json", content)
+    write_json(folder / "summary.json", table)
     drawn = figures(folder)
     console.print(f"values and figures: {folder} ({', '.join(path.name for path in drawn)})", highlight=False)
 
 
-def _cell(value: pd.Series) -> str:
-    if pd.isna(value["mean"]):
+def _cell(value: dict[str, float] | None) -> str:
+    if value is None:
         return ""
     return f"{value['mean']:.4f}" + (f" ± {value['std']:.4f}" if value["count"] > 1 else "")
 
@@ -149,8 +156,8 @@ def _pure_rate_figure(scores: list[dict[str, NDArray[Any]]]) -> Figure:
             clean = ~seed["noise_mask"][np.argsort(-places(seed[method], seed["label_loss"]))]
             pure = np.cumsum(clean) / np.arange(1, len(clean) + 1)
             curves.append(pure[np.maximum(np.round(shares * len(clean)).astype(int), 1) - 1])
-        style = {"color": "0.5", "linestyle": ":"} if method == "random" else {}
-        axes.plot(shares, np.mean(curves, 0), label=name, linewidth=1.2, **style)
+        line = ":" if method == "random" else "-"
+        axes.plot(shares, np.mean(curves, 0), label=name, linewidth=1.2, linestyle=line)
     axes.axvline(1 - float(scores[0]["noise_mask"].mean()), color="0.7", linewidth=0.8)
     axes.set(xlabel="share of rows kept", ylabel="pure rate", title="Clean share of the kept rows")
     axes.legend(fontsize=7, loc="lower left")
