@@ -87,8 +87,8 @@ Parts = tuple[NDArray[Any], NDArray[np.int64], NDArray[Any], NDArray[np.int64]]
 
 
 def _split(x: NDArray[Any], y: NDArray[Any]) -> Parts:
-    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.2, random_state=0, stratify=y)
-    return x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64)
+    parts: Any = train_test_split(x, y, test_size=0.2, random_state=0, stratify=y)
+    return parts[0], parts[2].astype(np.int64), parts[1], parts[3].astype(np.int64)
 
 
 def _torchvision(name: str, folder: Path) -> Parts:

@@ -305,7 +305,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/noisy"),
 ) -> None:
     preset = PRESETS.get(dataset, Preset(epochs=20, seeds=1, width=32))
-    methods = list(METHODS) if scores == "all" else [name.strip() for name in scores.split(",")]
+    methods: list[str] = list(METHODS) if scores == "all" else [name.strip() for name in scores.split(",")]
     unknown = [name for name in methods if name not in METHODS]
     if unknown:
         raise typer.BadParameter(f"must be among {', '.join(METHODS)}, got {unknown[0]!r}", param_hint="--scores")

@@ -192,7 +192,7 @@ def main(
     updates = [update_cost(*cell, where, passes) for cell in tqdm(cells, desc="update", disable=None)]
     digits = networks.ConvNet(1, 10, (8, 8), width=16, norm="batch")
     mnist = networks.ConvNet(1, 10, (28, 28), width=16, norm="batch")
-    trained = [
+    trained: list[tuple[str, nn.Module, Tensor]] = [
         ("digits ConvNet", digits, torch.randn(128, 1, 8, 8)),
         ("MNIST ConvNet", mnist, torch.randn(128, 1, 28, 28)),
     ]

@@ -80,7 +80,7 @@ def summary(folder: Path) -> Summary:
     found: Summary = {}
     for method in (name for name in order if name in set(table["method"])):
         part = table[table["method"] == method]
-        columns = {name: part[name].dropna().to_numpy(dtype=float) for name in COLUMNS if name in part}
+        columns = {name: pd.Series(part[name]).dropna().to_numpy(dtype=float) for name in COLUMNS if name in part}
         found[method] = {
             name: {"mean": values.mean(), "std": values.std(ddof=1) if len(values) > 1 else 0.0, "count": len(values)}
             for name, values in columns.items()

@@ -132,7 +132,7 @@ class SampleDynamics(nn.Module):
 
     def __init__(self, labels: Int[Tensor, " n_samples"]) -> None:
         super().__init__()
-        labels = checks.class_labels("labels", labels, MAX_CLASSES)
+        labels = checks.class_labels("labels", labels, MAX_CLASSES).clone()  # loading a state writes to it
         size = len(labels)
         self.epoch = 0
         self.rows_in_epoch = 0

@@ -6,6 +6,7 @@ import os
 import pickle
 import tempfile
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from lossbuf import checks
 
+_BAD_ZIP = (zipfile.BadZipFile, zlib.error)
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device)
 
 
@@ -66,6 +68,13 @@ def _check_plain(name: str, value: object) -> None:
         _check_plain(f"{name}[{key!r}]", part)
 
 
+def _check_sums(path: str | os.PathLike[str]) -> None:
+    # torch.load does not compare the checksums, and reads what is marked as a folder (0x10) as zeros.
+    with zipfile.ZipFile(path) as archive:
+        if archive.testzip() is not None or any(part.external_attr & 0x10 for part in archive.infolist()):
+            raise zipfile.BadZipFile("a checksum differs")
+
+
 def load_tensors(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
     """Load what :func:`save_tensors` wrote; no code in the file is run.
 
@@ -78,10 +87,11 @@ def load_tensors(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
         ValueError: If it is damaged, holds anything but tensors and plain values, or is of another kind.
     """
     try:
+        _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, *_BAD_ZIP) as error:
         reason = "it is damaged, or holds more than tensors and plain values"
         raise ValueError(f"`path` must be a file saved by lossbuf, got {path}: {reason}.") from error
     if not isinstance(content, dict) or content.get("kind") != kind:

@@ -148,7 +148,7 @@ def test_no_gradient_is_kept(generator):
         (torch.zeros(4, 2, dtype=torch.int64), torch.zeros(4, dtype=torch.int64), "`logits` must be floating point"),
         (torch.zeros(4, 2), torch.zeros(3, dtype=torch.int64), r"`labels` must have shape \(4,\)"),
         (torch.zeros(4, 2), torch.zeros(4, 1, dtype=torch.int64), r"`labels` must have shape \(4,\)"),
-        (torch.zeros(4, 2), torch.zeros(4), "`labels` must be integers, got dtype torch.float32"),
+        (torch.zeros(4, 2), torch.zeros(4), "`labels` must be integers, got dtype"),
     ],
 )
 def test_bad_shapes_and_dtypes(logits, labels, message):

@@ -53,5 +53,7 @@ class LossBuffers:
     def class_means(self) -> tuple[list[float], list[float]]:
         """Class means of the label loss and of label loss minus predicted loss."""
         label, predicted = self.label_loss.mean(), self.predicted_loss.mean()
-        gaps = [math.nan if math.isnan(one) else max(one - other, 0.0) for one, other in zip(label, predicted, strict=True)]
+        gaps = [
+            math.nan if math.isnan(one) else max(one - other, 0.0) for one, other in zip(label, predicted, strict=True)
+        ]
         return label, gaps

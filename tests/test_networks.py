@@ -1,0 +1,114 @@
+"""Tests of lossbuf.networks."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from lossbuf.networks import MLP, ConvNet, default_network, resnet18
+
+
+def halved(image_size, depth):
+    """Height, width and number of blocks after at most ``depth`` halvings that leave a pixel."""
+    height, breadth = image_size
+    blocks = 0
+    while blocks < depth and min(height, breadth) >= 2:
+        height, breadth, blocks = height // 2, breadth // 2, blocks + 1
+    return height, breadth, blocks
+
+
+def count(network, kind):
+    return sum(isinstance(part, kind) for part in network.modules())
+
+
+@pytest.mark.parametrize("depth", [1, 3, 9])
+@pytest.mark.parametrize("image_size", [(8, 8), (28, 28), (32, 32), (5, 7), (7, 5), (1, 1), (1, 9), (2, 2), (3, 64)])
+def test_convnet_shapes(image_size, depth, device, generator):
+    network = ConvNet(3, 4, image_size, width=6, depth=depth).to(device)
+    height, breadth, blocks = halved(image_size, depth)
+    assert count(network, nn.Conv2d) == count(network, nn.AvgPool2d) == count(network, nn.ReLU) == blocks
+    assert network.classifier.in_features == (6 if blocks else 3) * height * breadth
+    for batch in (1, 5):
+        x = torch.randn(batch, 3, *image_size, generator=generator).to(device)
+        logits = network(x)
+        assert logits.shape == (batch, 4)
+        assert logits.isfinite().all()
+        logits.sum().backward()
+    assert all(weights.grad is not None for weights in network.parameters())
+
+
+@pytest.mark.parametrize(("norm", "kind"), [("instance", nn.GroupNorm), ("batch", nn.BatchNorm2d), ("none", None)])
+def test_norms(norm, kind, generator):
+    network = ConvNet(1, 2, (8, 8), width=5, norm=norm)
+    assert count(network, (nn.GroupNorm, nn.BatchNorm2d)) == (0 if kind is None else 3)
+    if kind is not None:
+        assert count(network, kind) == 3
+    if norm == "instance":
+        first = next(part for part in network.modules() if isinstance(part, nn.GroupNorm))
+        assert (first.num_groups, first.num_channels, first.affine) == (5, 5, True)
+    x = torch.randn(6, 1, 8, 8, generator=generator)
+    # Only a batch norm lets one image change another's logits.
+    alone, together = network(x[:1]), network(x)[:1]
+    assert torch.allclose(alone, together, atol=1e-5) == (norm != "batch")
+
+
+def test_the_published_size():
+    # ConvNet-3 of width 128 on 3x32x32 images and 10 classes has 320,010 weights (Zhao et al. 2021).
+    assert sum(weights.numel() for weights in ConvNet(3, 10, (32, 32)).parameters()) == 320_010
+
+
+@pytest.mark.parametrize("name", ["in_channels", "num_classes", "width", "depth", "image_size"])
+@pytest.mark.parametrize("bad", [0, -1, 1.5, True])
+@pytest.mark.usefixtures("no_shape_checks")
+def test_convnet_refuses_bad_sizes(name, bad):
+    arguments = {"in_channels": 1, "num_classes": 2, "image_size": (8, 8)}
+    arguments[name] = (8, bad) if name == "image_size" else bad
+    with pytest.raises(ValueError, match=f"`{name}` must be an integer of at least 1, got {bad}"):
+        ConvNet(**arguments)
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_convnet_refuses_other_norms():
+    with pytest.raises(ValueError, match="`norm` must be one of 'instance', 'batch', 'none', got 'layer'"):
+        ConvNet(1, 2, (8, 8), norm="layer")
+
+
+@pytest.mark.parametrize("hidden", [(), (7,), (5, 4, 3)])
+@pytest.mark.parametrize("sample_shape", [(6,), (2, 3), (1, 2, 3, 1)])
+def test_mlp_shapes(hidden, sample_shape, generator):
+    network = MLP(6, 4, hidden)
+    assert [part.out_features for part in network.modules() if isinstance(part, nn.Linear)] == [*hidden, 4]
+    assert count(network, nn.ReLU) == len(hidden)
+    for batch in (1, 5):
+        assert network(torch.randn(batch, *sample_shape, generator=generator)).shape == (batch, 4)
+
+
+@pytest.mark.parametrize("name", ["in_features", "num_classes", "hidden"])
+@pytest.mark.usefixtures("no_shape_checks")
+def test_mlp_refuses_bad_sizes(name):
+    arguments = {"in_features": 3, "num_classes": 2, "hidden": (4,)}
+    arguments[name] = (4, 0) if name == "hidden" else 0
+    with pytest.raises(ValueError, match=f"`{name}` must be an integer of at least 1, got 0"):
+        MLP(**arguments)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 5, 7), (2, 1, 1), (9,), (4, 3), (2, 2, 2, 2)])
+def test_default_network(shape, generator):
+    network = default_network(shape, 3)
+    assert isinstance(network, ConvNet if len(shape) == 3 else MLP)
+    assert network(torch.randn(1, *shape, generator=generator)).shape == (1, 3)  # one sample, while training too
+    first = next(part for part in network.modules() if isinstance(part, nn.Linear | nn.Conv2d))
+    if shape == (3, 5, 7):
+        assert first.weight.shape == (32, 3, 3, 3)
+        assert count(network, nn.BatchNorm2d) == 2
+    if len(shape) != 3:
+        assert first.in_features == math.prod(shape)
+    assert isinstance(default_network(torch.Size(shape), 3), type(network))
+
+
+def test_resnet18_keeps_small_images_large(generator):
+    network = resnet18(1, 5)
+    assert network.conv1.stride == (1, 1)
+    assert network(torch.randn(2, 1, 8, 8, generator=generator)).shape == (2, 5)
+    assert network.layer1(network.conv1(torch.randn(1, 1, 8, 8, generator=generator))).shape == (1, 64, 8, 8)
