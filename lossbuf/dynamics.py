@@ -22,6 +22,7 @@ MAX_CLASSES = _CLASS_MASK
 
 _EPOCH_BITS = 40
 _SUMMED = 6
+_FOLD_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,9 @@ class SampleDynamics(nn.Module):
 
     def __init__(self, labels: Int[Tensor, " n_samples"]) -> None:
         super().__init__()
-        labels = checks.class_labels("labels", labels, MAX_CLASSES).clone()  # loading a state writes to it
+        labels = checks.class_labels(
+            "labels", labels, MAX_CLASSES
+        ).clone()  # to load a state must not reach the caller's
         size = len(labels)
         self.epoch = 0
         self.rows_in_epoch = 0
@@ -146,7 +149,7 @@ class SampleDynamics(nn.Module):
         self.register_buffer("wrong_count", torch.zeros(size, dtype=torch.int32))
         self.register_buffer("forgetting_events", torch.zeros(size, dtype=torch.int32))
         self.register_buffer("was_right", torch.zeros(size, dtype=torch.bool))
-        self.register_buffer("tally", torch.zeros(size, TRACKED, dtype=torch.int32))
+        self.register_buffer("tally", torch.zeros(TRACKED, size, dtype=torch.int32))
 
     @property
     def n_samples(self) -> int:
@@ -188,38 +191,28 @@ class SampleDynamics(nn.Module):
     @torch.no_grad()
     def end_epoch(self) -> None:
         """Fold the epoch's values into the running statistics."""
-        for name, value in self._folded().items():
-            getattr(self, name).copy_(value)
+        self._fold_({name: getattr(self, name) for name in _FOLDED})
         self.noted.fill_(float("-inf"))
         self.epoch += 1
         self.rows_in_epoch = 0
 
-    def _folded(self) -> dict[str, Tensor]:
-        noted_loss, noted_margin, predicted, mean_label_loss, mean_gap = self.noted
-        seen = noted_loss > float("-inf")
-        label_loss, margin = noted_loss.masked_fill(~seen, 0.0), noted_margin.masked_fill(~seen, 0.0)
-        predicted_loss = (label_loss - scores.label_gap(margin)).clamp_(min=0.0)
-        three = scores.all_scores(label_loss, margin, mean_label_loss, mean_gap)
-        values = torch.stack((label_loss, predicted_loss, margin, *three))
-        right = predicted == self.labels
-        tally = _tallied(self.tally, predicted.clamp(min=0.0).int())
-        return {
-            "count": self.count + seen,
-            "sums": self.sums + values,
-            "last": torch.where(seen, torch.cat((values, predicted.unsqueeze(0))), self.last),
-            "wrong_count": self.wrong_count + (seen & ~right),
-            "forgetting_events": self.forgetting_events + (seen & ~right & self.was_right),
-            "was_right": torch.where(seen, right, self.was_right),
-            "tally": torch.where(seen.unsqueeze(1), tally, self.tally),
-        }
+    def _fold_(self, state: dict[str, Tensor]) -> None:
+        """Fold what was noted into tensors named as in :data:`_FOLDED`, part by part so that it stays in the cache."""
+        for start in range(0, self.n_samples, _FOLD_ROWS):
+            part = slice(start, start + _FOLD_ROWS)
+            _fold_part_(
+                {name: tensor[..., part] for name, tensor in state.items()}, self.noted[:, part], self.labels[part]
+            )
 
     @torch.no_grad()
     def statistics(self) -> SampleStatistics:
         """The statistics so far, an unfinished epoch included; changes nothing and does not wait for the GPU."""
-        state = self._folded() if self.rows_in_epoch else {name: getattr(self, name).clone() for name in _FOLDED}
+        state = {name: getattr(self, name).clone() for name in _FOLDED}
+        if self.rows_in_epoch:
+            self._fold_(state)
         label_loss, predicted_loss, margin, *three = (state["sums"] / state["count"]).unbind(0)
         last_loss, _, last_margin, *last_three, last_predicted = state["last"].unbind(0)
-        given = _class_of(state["tally"]) == self.labels.unsqueeze(1)
+        given = _class_of(state["tally"]) == self.labels
         score, score2, score3 = three
         last_score, last_score2, last_score3 = last_three
         return SampleStatistics(
@@ -262,15 +255,42 @@ def _class_of(tally: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
     return _CLASS_MASK - (tally & _CLASS_MASK)
 
 
-def _tallied(
-    tally: Int[Tensor, "n_samples tracked"], predicted: Int[Tensor, " n_samples"]
-) -> Int[Tensor, "n_samples tracked"]:
-    match = _class_of(tally) == predicted.unsqueeze(1)
-    slot = tally.masked_fill(match, -1).argmin(1, keepdim=True)
-    count = tally.gather(1, slot) >> _CLASS_BITS
-    return tally.scatter(1, slot, ((count + 1) << _CLASS_BITS) + (_CLASS_MASK - predicted.unsqueeze(1)))
+def _tally_(
+    tally: Int[Tensor, "tracked n_samples"], predicted: Int[Tensor, " n_samples"], seen: Bool[Tensor, " n_samples"]
+) -> None:
+    """Count a prediction a sample: in the slot of its class, else in the first of the least."""
+    match = _class_of(tally) == predicted
+    key = tally.masked_fill(match, -1)
+    least = key.amin(0)
+    code = _CLASS_MASK - predicted
+    free = seen.clone()
+    for slot, value in zip(tally, key, strict=True):
+        chosen = (value == least).logical_and_(free)
+        free.logical_xor_(chosen)
+        counted = (slot & ~_CLASS_MASK).add_(code).add_(1 << _CLASS_BITS)
+        torch.where(chosen, counted, slot, out=slot)
 
 
-def _leader(tally: Int[Tensor, "n_samples tracked"]) -> Int[Tensor, " n_samples"]:
-    best = tally.amax(1)
+def _fold_part_(state: dict[str, Tensor], noted: Float[Tensor, "5 part"], labels: Int[Tensor, " part"]) -> None:
+    seen = noted[0] > float("-inf")
+    label_loss, margin, predicted, mean_label_loss, mean_gap = noted.masked_fill(~seen, 0.0)
+    gap = scores.label_gap(margin)
+    predicted_loss = (label_loss - gap).clamp_(min=0.0)
+    three = scores.all_scores(label_loss, margin, mean_label_loss, mean_gap)
+    values = (label_loss, predicted_loss, margin, *three)
+    for total, last, value in zip(state["sums"], state["last"][:-1], values, strict=True):
+        total.add_(value)
+        torch.where(seen, value, last, out=last)
+    torch.where(seen, predicted, state["last"][-1], out=state["last"][-1])
+    right = predicted == labels
+    wrong = right.logical_not().logical_and_(seen)
+    state["count"].add_(seen)
+    state["wrong_count"].add_(wrong)
+    state["forgetting_events"].add_(wrong & state["was_right"])
+    torch.where(seen, right, state["was_right"], out=state["was_right"])
+    _tally_(state["tally"], predicted.to(torch.int32), seen)
+
+
+def _leader(tally: Int[Tensor, "tracked n_samples"]) -> Int[Tensor, " n_samples"]:
+    best = tally.amax(0)
     return torch.where(best > 0, _class_of(best), -1).long()

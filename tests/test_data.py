@@ -167,7 +167,7 @@ def test_bad_labels(labels, rule):
 
 
 def test_bad_labels_found_by_reading():
-    with pytest.raises(ValueError, match="`labels` must lie in .*, got -3 at row 1"):
+    with pytest.raises(ValueError, match=r"`labels` must lie in .*, got -3 at row 1"):
         IndexedDataset(Plain([0, -3]))
 
 

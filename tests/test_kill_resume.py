@@ -1,7 +1,7 @@
 """A training killed again and again, and resumed, ends with the bits of one that was left alone.
 
 This file is the script too: ``python test_kill_resume.py FOLDER PLANS`` forks a child a run, so that torch is imported
-once only. A child kills itself with SIGKILL where its plan says, without any clean-up, as an out-of-memory killer would.
+once only. A child kills itself with SIGKILL where its plan says, without any clean-up, as a full memory would do.
 """
 
 import json
@@ -120,20 +120,6 @@ def _main(folder, plans):
         print(json.dumps([path.name, doom, os.waitstatus_to_exitcode(status), saved]))
 
 
-def same_bits(one, other):
-    """Whether two nested states are the same to the bit; NaN equals NaN."""
-    import torch
-
-    if isinstance(one, torch.Tensor):
-        same = (one.dtype, one.shape) == (other.dtype, other.shape)
-        return same and one.numpy().tobytes() == other.numpy().tobytes()
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same_bits(value, other[name]) for name, value in one.items())
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same_bits, one, other))
-    return type(one) is type(other) and one == other
-
-
 def random_plan(seed):
     draws = random.Random(seed)
     kinds = ["forward", "forward", "optimizer", "write", "replace", "epoch"]
@@ -166,6 +152,8 @@ def ended(tmp_path_factory):
 def test_killed_runs_end_as_one_left_alone(name, ended):
     import torch
 
+    from tests.states import assert_same_bits
+
     folder, reports = ended
     *killed, last = reports[name]
     assert [last] == reports["alone"] == [[None, 0, STEPS]]
@@ -177,7 +165,7 @@ def test_killed_runs_end_as_one_left_alone(name, ended):
     assert any(0 < step < STEPS and step % STEPS_AN_EPOCH for step in saved)  # some go on from within an epoch
 
     alone, found = (torch.load(folder / f"{run}.result", weights_only=True) for run in ("alone", name))
-    assert [same_bits(one, other) for one, other in zip(alone, found, strict=True)] == [True] * 3
+    assert_same_bits(found, alone)  # network, callback, history
     assert alone[1]["sample_weights"].min() == 0  # the filter was on
     assert len(alone[2]["loss"]) == len(alone[2]["after_epoch"]) == EPOCHS
 

@@ -31,7 +31,7 @@ def some_values(kind, size, seed=0):
 KINDS = ("few values", "many zeros", "far from 0", "heavy tails")
 
 
-# ---- what all rules have in common ------------------------------------------------------------------------------------
+# ---- what all rules have in common -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -113,7 +113,7 @@ def test_scale_and_shift_move_the_threshold_only(rule, scale, shift):
     assert moved.noise_rate == pytest.approx(cut.noise_rate, rel=1e-6)
     # The threshold of a mixture lies on a grid.
     assert moved.threshold == pytest.approx(cut.threshold * scale + shift, rel=1e-9, abs=0.03 * scale)
-    assert 90 == cut.suspect_mask.sum()
+    assert cut.suspect_mask.sum() == 90
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -135,7 +135,7 @@ def test_the_same_bits_twice_and_input_untouched(rule):
     assert np.array_equal(values, copy)
 
 
-# ---- a known rate -----------------------------------------------------------------------------------------------------
+# ---- a known rate ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 1 / 3, 0.5, 0.99, 1.0])
@@ -169,7 +169,7 @@ def test_known_rate_out_of_range(rate):
         KnownRate(rate)
 
 
-# ---- Otsu -------------------------------------------------------------------------------------------------------------
+# ---- Otsu ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -200,7 +200,7 @@ def test_otsu_does_not_cut_through_duplicates():
     assert Otsu()([0.0] + [1.0] * 9).suspect_mask.sum() == 9
 
 
-# ---- the mixture ------------------------------------------------------------------------------------------------------
+# ---- the mixture -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.6])

@@ -51,7 +51,7 @@ class Spy(LossBufferCallback):
         return super().loss(logits, labels, indices)
 
 
-# ---- against a plain loop ---------------------------------------------------------------------------------------------
+# ---- against a plain loop --------------------------------------------------------------------------------------------
 
 
 def plainly_trained(network, x, labels, settings, rows):
@@ -94,7 +94,7 @@ def test_training_matches_a_plain_loop(data, batch_size, momentum, subset):
     assert not network.training
 
 
-# ---- seeds ------------------------------------------------------------------------------------------------------------
+# ---- seeds -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("factory", [dropout_net, conv_net])
@@ -137,7 +137,7 @@ def test_global_generators_are_untouched(data):
     assert bits(network.state_dict()) == bits(expected)
 
 
-# ---- rows, callback, history ------------------------------------------------------------------------------------------
+# ---- rows, callback, history -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rows", [None, [4, 0, 19, 7, 23, 11, 2, 3, 5], [6]])
@@ -204,7 +204,7 @@ def test_the_data_stay_as_they_are(data):
     assert bits(list(data)) == before
 
 
-# ---- going on ---------------------------------------------------------------------------------------------------------
+# ---- going on --------------------------------------------------------------------------------------------------------
 
 
 class StopError(Exception):
@@ -305,7 +305,7 @@ def test_what_a_checkpoint_can_hold(data, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-# ---- arguments --------------------------------------------------------------------------------------------------------
+# ---- arguments -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_bad_arguments(data):
             train(dropout_net(), x, labels, SETTINGS, checkpoint_steps=steps)
 
 
-# ---- predictions ------------------------------------------------------------------------------------------------------
+# ---- predictions -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 25, 1024])

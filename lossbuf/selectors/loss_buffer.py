@@ -13,22 +13,16 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_random_state
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
+from lossbuf.dynamics import SUSPICIONS
 from lossbuf.networks import default_network
 from lossbuf.thresholds import CutRule
 from lossbuf.training import TrainSettings, build, train
-
-
-def _fitted_by_fit(selector: LossBufferSelector) -> bool:
-    if not getattr(selector, "_transforms", False):
-        raise NotFittedError("`transform` keeps rows of the X given to `fit`: call `fit(X, y)` first.")
-    return True
 
 
 class LossBufferSelector(BaseEstimator):
@@ -138,13 +132,20 @@ class LossBufferSelector(BaseEstimator):
         self._transforms = False
         return _rows(X, self.sample_indices_), _rows(y, self.sample_indices_)
 
-    @available_if(_fitted_by_fit)
-    def transform(self, X: Any) -> Any:
-        """Keep the clean rows of the ``X`` that was given to :meth:`fit`.
+    @property
+    def transform(self) -> Callable[[Any], Any]:
+        """``transform(X)`` keeps the clean rows of the ``X`` that was given to :meth:`fit`.
 
         Raises:
+            NotFittedError: Before ``fit``, and after :meth:`fit_resample`; ``hasattr`` is then False.
             ValueError: If it is another ``X``: which rows of it are clean is not known.
         """
+        # Not available_if, which turns the error into a bare AttributeError.
+        if not getattr(self, "_transforms", False):
+            raise NotFittedError("`transform` keeps rows of the X given to `fit`: call `fit(X, y)` first.")
+        return self._transform
+
+    def _transform(self, X: Any) -> Any:
         array = self._samples(X, reset=False)
         if _fingerprint(array) != self._fitted_on:
             mend = "New data has no rows to drop: pass it on as it is."
@@ -153,7 +154,7 @@ class LossBufferSelector(BaseEstimator):
 
     def get_support(self, indices: bool = False) -> NDArray[Any]:
         """Mask of the rows kept, shape ``(n_samples,)``, or their indices."""
-        check_is_fitted(self)
+        check_is_fitted(self, "sample_indices_")  # a fit that failed leaves n_features_in_
         if indices:
             return self.sample_indices_
         mask = np.zeros(len(self.scores_), dtype=bool)
@@ -181,7 +182,7 @@ class LossBufferSelector(BaseEstimator):
             window=self.window,
             mode=self.mode,
             warmup=self.warmup,
-            score=self.rank_by,
+            score=checks.one_of("rank_by", self.rank_by, SUSPICIONS),
             noise_rate=self.noise_rate,
             cut=self.cut,
         )
