@@ -52,7 +52,14 @@ def test_rows_match_deques(batch, window, num_classes, resume_at, device, genera
 
 @pytest.mark.parametrize(
     ("batch", "num_classes", "window", "parts", "slot_by_slot"),
-    [(64, 3, 100, 1, True), (300, 3, 100, 1, False), (110, 70, 100, 2, True), (7, 130, 4, 2, True)],
+    [
+        (4, 1, 4, 1, True),
+        (5, 1, 4, 1, False),
+        (64, 3, 100, 1, True),
+        (300, 3, 100, 1, False),
+        (110, 70, 100, 2, True),
+        (7, 130, 4, 2, True),
+    ],
 )
 def test_every_way_of_writing_is_taken(batch, num_classes, window, parts, slot_by_slot):
     # Guards the grid of test_rows_match_deques: it must hold a batch for each way.

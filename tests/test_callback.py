@@ -97,7 +97,7 @@ def test_hardly_any_samples(n_samples, device, generator):
 def test_steps_of_changing_size(device, generator):
     run = Run(3, device, generator)
     for _ in range(2):
-        for size in (0, 1, 12, 0, 13, 3, 29, 4, 4, 4, 4, 1):
+        for size in (0, 1, 13, 4, 4, 4, 0, 4, 12, 29, 3):
             run.step(torch.randint(N_SAMPLES, (size,), generator=generator))
         run.end_epoch()
     run.assert_match()
@@ -290,6 +290,15 @@ def test_every_score_ranks_the_report(score, generator):
     ranked = -table[score] if score in ("aum", "last_margin") else table[score]
     assert ranked.is_monotonic_decreasing
     assert table["is_suspect"].tolist() == [True] * 8 + [False] * (N_SAMPLES - 8)
+
+
+def test_suspects_that_were_predicted_as_labelled_keep_their_label():
+    callback = LossBufferCallback([0, 1], score="label_loss", noise_rate=1.0)
+    callback.update(torch.tensor([[2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1]), torch.tensor([0, 1]))
+    callback.end_epoch()
+    table = callback.report().sort_index()
+    assert table["is_suspect"].tolist() == [True, True]
+    assert table["suggested_label"].tolist() == [0, 0]
 
 
 def test_wrong_labels_are_found(device, generator):

@@ -1,5 +1,6 @@
 """Two processes collect what one does on the joined batches."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import lossbuf
 from lossbuf.distributed import PADDING, Block, gathered, is_first, world_size
 from lossbuf.losses import SampleLosses
 from tests.ranks import SCENARIOS
@@ -23,12 +25,14 @@ def outcome(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     outputs = [folder / f"rank{rank}" for rank in range(2)]
     script = Path(__file__).with_name("ranks.py")
+    here = os.environ | {"PYTHONPATH": str(Path(lossbuf.__file__).parents[1])}  # the same lossbuf as here
     ranks = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", script, str(rank), "2", folder / "init", output],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            env=here,
         )
         for rank, output in enumerate(outputs)
     ]

@@ -183,6 +183,20 @@ def test_statistics_in_the_middle_of_an_epoch(device, generator):
     pair.assert_match()
 
 
+def test_rows_are_folded_part_by_part(monkeypatch, generator):
+    whole = Pair(_labels(25, 3, generator), 3, torch.device("cpu"), torch.Generator().manual_seed(1))
+    parts = Pair(whole.labels, 3, torch.device("cpu"), torch.Generator().manual_seed(1))
+    for rows in ([3, 4, 7, 8, 24], range(25), range(20)):
+        whole.step(rows)
+        parts.step(rows)
+        whole.end_epoch()
+        with monkeypatch.context() as patch:
+            patch.setattr("lossbuf.dynamics._FOLD_ROWS", 4)
+            parts.assert_match()
+            parts.end_epoch()
+    assert_same_bits(kept(parts.fast), kept(whole.fast))
+
+
 def test_statistics_stay_as_they_were_given(generator):
     pair = Pair(_labels(5, 3, generator), 3, torch.device("cpu"), generator)
     pair.step(range(5))

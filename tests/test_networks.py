@@ -111,4 +111,7 @@ def test_resnet18_keeps_small_images_large(generator):
     network = resnet18(1, 5)
     assert network.conv1.stride == (1, 1)
     assert network(torch.randn(2, 1, 8, 8, generator=generator)).shape == (2, 5)
-    assert network.layer1(network.conv1(torch.randn(1, 1, 8, 8, generator=generator))).shape == (1, 64, 8, 8)
+    sizes = []
+    network.layer1.register_forward_hook(lambda _, before, after: sizes.extend([before[0].shape, after.shape]))
+    network(torch.randn(2, 1, 8, 8, generator=generator))
+    assert sizes == [(2, 64, 8, 8)] * 2

@@ -233,9 +233,8 @@ def targets(noisy, rows, num_classes):
 
 
 def test_instance_dependent_noise_depends_on_the_sample_and_its_class():
-    points, size = np.random.default_rng(2).normal(size=(4, 6)), 16_000
-    x, point = np.tile(points, (size, 1)), np.tile(np.arange(4), size)
-    true = np.zeros(len(x), dtype=np.int64)
+    points, point = np.random.default_rng(2).normal(size=(4, 6)), labels_of(4, 64_000)
+    x, true = points[point], np.zeros(len(point), dtype=np.int64)
     true[len(x) // 2 :] = 5
     noisy = noise.instance_dependent(x, true, 0.5, 6, 0)
     found = {}
