@@ -17,6 +17,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from lossbuf import noise
+from lossbuf.data import standardised
 
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "svhn")
 
@@ -77,10 +78,10 @@ def load(name: str, folder: Path | None = None, subset: int | None = None) -> Da
             raise DataError(f"`subset` must lie in [1, {len(x)}], got {subset}.")
         rows = np.random.default_rng(0).permutation(len(x))[:subset]
         x, labels = x[rows], labels[rows]
-    x, test_x = _standardised(x, test_x)
+    train_x, test_x = standardised(x, test_x)
     num_classes = int(max(labels.max(), test_labels.max())) + 1
     name = Path(name).stem if name.endswith(".npz") else name
-    return Data(name, x, torch.from_numpy(labels), test_x, torch.from_numpy(test_labels), num_classes)
+    return Data(name, train_x, torch.from_numpy(labels), test_x, torch.from_numpy(test_labels), num_classes)
 
 
 Parts = tuple[NDArray[Any], NDArray[np.int64], NDArray[Any], NDArray[np.int64]]
@@ -142,11 +143,3 @@ def _npz(path: Path) -> Parts:
         y, y_test = arrays["y"].astype(np.int64), arrays["y_test"].astype(np.int64)
         return arrays["x"], y, arrays["x_test"], y_test
     return _split(arrays["x"], arrays["y"])
-
-
-def _standardised(x: NDArray[Any], test_x: NDArray[Any]) -> tuple[Tensor, Tensor]:
-    train, test = (torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32)) for part in (x, test_x))
-    axes = (0, 2, 3) if train.ndim == 4 else 0
-    deviation, mean = torch.std_mean(train, dim=axes, keepdim=True, correction=0)
-    deviation = torch.where(deviation > 0, deviation, 1.0)
-    return (train - mean) / deviation, (test - mean) / deviation

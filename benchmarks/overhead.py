@@ -117,7 +117,7 @@ def update_cost(batch: int, classes: int, device: torch.device, passes: int) -> 
 
 def tensors_of(callback: LossBufferCallback) -> list[Tensor]:
     """All tensors a callback holds."""
-    stage = [value for value in vars(callback.stage).values() if isinstance(value, Tensor)]
+    stage = [value for value in callback.stage.state().values() if isinstance(value, Tensor)]
     return [*callback.buffers(), *stage]
 
 

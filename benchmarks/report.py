@@ -22,13 +22,13 @@ from benchmarks.results import read_json, write_json
 from lossbuf.files import write_whole
 
 NAMES = {
-    "score": "score, mean over epochs",
-    "score2": "score2, mean over epochs",
-    "score3": "score3, mean over epochs",
+    "score": "score, mean",
+    "score2": "score2, mean",
+    "score3": "score3, mean",
     "last_score": "score, last epoch",
     "last_score2": "score2, last epoch",
     "last_score3": "score3, last epoch",
-    "label_loss": "label loss, mean over epochs",
+    "label_loss": "label loss, mean",
     "aum": "AUM",
     "wrong_count": "wrong count",
     "random": "random",
@@ -36,8 +36,8 @@ NAMES = {
 COLUMNS = {
     "auroc": "AUROC",
     "average_precision": "AP",
-    "fnr_at_rate": "FNR at true rate",
-    "noise_rate": "noise rate (mixture)",
+    "fnr_at_rate": "FNR@rate",
+    "noise_rate": "est. rate",
     "pure_rate": "pure rate",
     "clean_recall": "clean kept",
     "test_accuracy": "test accuracy",
@@ -123,7 +123,7 @@ def show(folder: Path) -> None:
 def _cell(value: dict[str, float] | None) -> str:
     if value is None:
         return ""
-    return f"{value['mean']:.4f}" + (f" ± {value['std']:.4f}" if value["count"] > 1 else "")
+    return f"{value['mean']:.4f}" + (f" ±{value['std']:.4f}".replace("±0", "±") if value["count"] > 1 else "")
 
 
 def figures(folder: Path) -> list[Path]:

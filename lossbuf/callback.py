@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ from lossbuf.distributed import PADDING, Block, gathered, is_first, world_size
 from lossbuf.dynamics import MAX_CLASSES, SUSPICIONS, SampleDynamics, SampleStatistics
 from lossbuf.files import load_tensors, save_tensors
 from lossbuf.losses import NARROW, sample_losses_
+from lossbuf.rows import RowNames
 from lossbuf.scores import suspicion_order
 from lossbuf.staging import Stage
 from lossbuf.thresholds import Cut, CutRule, KnownRate, Mixture
@@ -85,7 +86,7 @@ class LossBufferCallback(nn.Module):
 
     def __init__(
         self,
-        labels: Int[Tensor, " n_samples"] | Sequence[int] | NDArray[np.integer],
+        labels: Integer[Tensor, " n_samples"] | Sequence[int] | NDArray[np.integer],
         num_classes: int | None = None,
         *,
         ids: Sequence[Hashable] | None = None,
@@ -109,8 +110,8 @@ class LossBufferCallback(nn.Module):
         if noise_rate is not None and cut is not None:
             raise ValueError(checks.problem("cut", "must be left out where `noise_rate` is given", repr(cut)))
         self.cut: CutRule = KnownRate(noise_rate) if noise_rate is not None else cut or Mixture()
-        self.ids = None if ids is None else list(ids)
-        self._row_of = None if self.ids is None else _numbered(self.ids, len(given))
+        self.names = RowNames(ids, len(given))
+        self.ids = self.names.ids
 
         self.dynamics = SampleDynamics(given)
         self.rings = LossBuffers(self.num_classes, window)
@@ -132,20 +133,11 @@ class LossBufferCallback(nn.Module):
         """Epochs ended so far."""
         return self.dynamics.epoch
 
-    def forward(
-        self,
-        logits: Float[Tensor, "batch num_classes"],
-        labels: Int[Tensor, " batch"],
-        indices: Int[Tensor, " batch"] | Sequence[Hashable],
-    ) -> Float[Tensor, ""]:
-        """Same as :meth:`loss`."""
-        return self.loss(logits, labels, indices)
-
     def loss(
         self,
         logits: Float[Tensor, "batch num_classes"],
-        labels: Int[Tensor, " batch"],
-        indices: Int[Tensor, " batch"] | Sequence[Hashable],
+        labels: Integer[Tensor, " batch"],
+        indices: Integer[Tensor, " batch"] | Sequence[Hashable],
     ) -> Float[Tensor, ""]:
         """Take note of a batch and give its weighted mean cross-entropy, to call ``backward`` on.
 
@@ -157,13 +149,16 @@ class LossBufferCallback(nn.Module):
         if self.mode == "watch":
             return F.cross_entropy(logits, labels.long())
         losses = F.cross_entropy(logits, labels.long(), reduction="none")
-        return (losses * weights).sum() / weights.sum().clamp(min=1e-6)
+        # A dropped sample stays out even where its loss is infinite.
+        return torch.where(weights > 0, losses * weights, 0.0).sum() / weights.sum().clamp(min=1e-6)
+
+    forward = loss
 
     def update(
         self,
         logits: Float[Tensor, "batch num_classes"],
-        labels: Int[Tensor, " batch"],
-        indices: Int[Tensor, " batch"] | Sequence[Hashable],
+        labels: Integer[Tensor, " batch"],
+        indices: Integer[Tensor, " batch"] | Sequence[Hashable],
     ) -> Float[Tensor, " batch"]:
         """Take note of a batch, without waiting for the GPU.
 
@@ -180,7 +175,7 @@ class LossBufferCallback(nn.Module):
                 Nothing of the batch is then noted.
         """
         batch = checks.batch_logits("logits", logits, self.num_classes)
-        rows = self._rows(indices, logits.device)
+        rows = self.names.rows(indices, logits.device)
         checks.batch_vector("labels", labels, batch)
         checks.batch_vector("indices", rows, batch)
         labels, rows = labels.long(), rows.long()
@@ -193,24 +188,13 @@ class LossBufferCallback(nn.Module):
                 weights = sample_weights.index_select(0, rows)
                 self.class_probe.index_select(0, labels)
             except (IndexError, RuntimeError):
-                _check_range("indices", rows, self.n_samples)
-                _check_range("labels", labels, self.num_classes)
+                checks.in_range("indices", rows, self.n_samples)
+                checks.in_range("labels", labels, self.num_classes)
                 raise
         else:
             weights = sample_weights.index_select(0, rows.clamp(0, len(sample_weights) - 1))
         self._stage(logits.detach(), labels, rows)  # pyright: ignore[reportCallIssue]
         return weights
-
-    def _rows(self, indices: Tensor | Sequence[Hashable], device: torch.device) -> Tensor:
-        if self._row_of is None:
-            rows = indices if isinstance(indices, Tensor) else _row_numbers(indices)
-            return rows.to(device, non_blocking=True)
-        names = indices.tolist() if isinstance(indices, Tensor | np.ndarray) else indices
-        try:
-            rows = [self._row_of[name] for name in names]
-        except KeyError as error:
-            raise ValueError(checks.problem("indices", "must be among `ids`", repr(error.args[0]))) from None
-        return torch.tensor(rows, dtype=torch.int64).to(device, non_blocking=True)
 
     @torch.compiler.disable
     def _stage(self, logits: Tensor, labels: Tensor, rows: Tensor) -> None:
@@ -226,8 +210,9 @@ class LossBufferCallback(nn.Module):
         """Digest the rows still in the block. Needed only before reading rings or dynamics yourself."""
         if not self.stage.steps:  # the same on every rank, so that all or none come to the collective
             return
-        logits, keys = (part.to(self.sample_weights.device) for part in self.stage.take())
-        labels, rows, steps = keys.unbind(1)
+        device = self.sample_weights.device
+        to_gpu = device.type == "cuda"  # the other way the host would read before the copy is done
+        logits, labels, rows, steps = (part.to(device, non_blocking=to_gpu) for part in self.stage.take())
         if self.num_classes < NARROW:
             logits = logits.t().contiguous().t()
         block = Block(sample_losses_(logits, labels.clamp(0, self.num_classes - 1)), labels, rows)
@@ -265,11 +250,11 @@ class LossBufferCallback(nn.Module):
         """
         self.flush()
         self.dynamics.end_epoch()
-        self._tell()
         if self.mode != "watch" and self.epoch >= self.warmup:
             cut = self.find_cut()
             weights = hard_weights(cut) if self.mode == "filter" else soft_weights(self._suspicion(), cut)
             self.sample_weights.copy_(torch.from_numpy(weights))
+        self._tell()
 
     def rejected(self) -> dict[str, int]:
         """Rows left out since the start, by reason; waits for the device."""
@@ -293,6 +278,8 @@ class LossBufferCallback(nn.Module):
 
     def statistics(self) -> SampleStatistics:
         """Statistics of every sample so far, each of shape ``(n_samples,)``, on the device.
+
+        In mid-epoch this digests the rows still in the block, which ends the block early.
 
         In a process group, rows still in the block are not in them: a rank may call this alone.
         """
@@ -416,29 +403,3 @@ class LossBufferCallback(nn.Module):
         if self.ids is not None:
             digest.update(repr(self.ids).encode())
         return digest.hexdigest()
-
-
-def _row_numbers(indices: Sequence[Hashable]) -> Tensor:
-    try:
-        return torch.as_tensor(indices) if len(indices) else torch.empty(0, dtype=torch.int64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(checks.problem("indices", "must be row numbers where there are no `ids`", indices)) from error
-
-
-def _numbered(ids: list[Hashable], n_samples: int) -> dict[Hashable, int]:
-    if len(ids) != n_samples:
-        raise ValueError(checks.problem("ids", f"must be {n_samples}, one a label", len(ids)))
-    row_of: dict[Hashable, int] = {}
-    for row, name in enumerate(ids):
-        if row_of.setdefault(name, row) != row:
-            raise ValueError(checks.problem("ids", "must be unique", f"{name!r} at rows {row_of[name]} and {row}"))
-    return row_of
-
-
-def _check_range(name: str, values: Tensor, end: int) -> None:
-    """Raise ``ValueError`` unless all values lie in [0, end); waits for the device, so for a CPU only."""
-    if len(values):
-        low, high = torch.aminmax(values)
-        if low < 0 or high >= end:
-            wrong = int(low if low < 0 else high)
-            raise ValueError(checks.problem(name, f"must lie in [0, {end})", wrong))

@@ -104,3 +104,11 @@ def batch_logits(name: str, logits: Tensor, num_classes: int) -> int:
     if not logits.is_floating_point():
         raise ValueError(problem(name, "must be floating point", f"dtype {logits.dtype}"))
     return logits.shape[0]
+
+
+def in_range(name: str, values: Tensor, end: int) -> None:
+    """Raise ``ValueError`` unless all values lie in [0, end); waits for the device, so for a CPU only."""
+    if len(values):
+        low, high = torch.aminmax(values)
+        if low < 0 or high >= end:
+            raise ValueError(problem(name, f"must lie in [0, {end})", int(low if low < 0 else high)))

@@ -80,3 +80,22 @@ def _labels_of(dataset: SizedDataset) -> Any:
             if hasattr(dataset, name):
                 return getattr(dataset, name)
     return [int(dataset[row][1]) for row in range(len(dataset))]
+
+
+def standardised(x: NDArray[Any], *others: NDArray[Any]) -> list[Tensor]:
+    """Samples as float32 with mean 0 and deviation 1 in ``x``: a channel for images, a feature for everything else.
+
+    Args:
+        x: Samples, shape ``(n_samples, channels, height, width)`` or ``(n_samples, ...)``.
+        others: More samples, treated with the mean and deviation of ``x``.
+
+    Returns:
+        The samples in the order given.
+    """
+    # Numbers of eight bytes, dates for one, may differ by less than float32 can tell.
+    wide = np.float64 if x.dtype.itemsize == 8 else np.float32
+    parts = [torch.from_numpy(np.require(part, wide, ["C", "W"])) for part in (x, *others)]
+    axes = (0, 2, 3) if parts[0].ndim == 4 else 0
+    deviation, mean = torch.std_mean(parts[0], dim=axes, keepdim=True, correction=0)
+    deviation = torch.where(deviation > 0, deviation, 1.0)
+    return [((part - mean) / deviation).float() for part in parts]

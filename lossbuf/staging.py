@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +10,22 @@ from torch import Tensor
 
 BLOCK_ROWS = 16384
 BLOCK_LOGITS = 2**20
+
+
+class Staged(NamedTuple):
+    """What a block held.
+
+    Attributes:
+        logits: Float32, shape ``(filled, num_classes)``; may be overwritten.
+        labels: As given, int64, shape ``(filled,)``.
+        rows: Int64, shape ``(filled,)``.
+        steps: Number of each row's step in the block, int64, on the CPU, shape ``(filled,)``.
+    """
+
+    logits: Float[Tensor, "filled num_classes"]
+    labels: Int[Tensor, " filled"]
+    rows: Int[Tensor, " filled"]
+    steps: Int[Tensor, " filled"]
 
 
 class Stage:
@@ -26,9 +42,8 @@ class Stage:
         self.filled = 0
         self.steps = 0
         self.largest = 0
-        self._logits = torch.empty(0, num_classes)
-        self._keys = torch.empty(0, 2, dtype=torch.int64)
-        self._step_of = torch.empty(0, dtype=torch.int64)
+        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._step_sizes: list[list[int]] = []
 
     def room(self, ranks: int) -> int:
         """Rows a rank may stage. The same on all ranks, and in one process ``ranks`` times as many."""
@@ -44,38 +59,41 @@ class Stage:
         return self.filled + self.largest > self.room(ranks)
 
     def add(self, logits: Tensor, labels: Tensor, rows: Tensor) -> None:
-        """Copy a batch that fits in; ``labels`` and ``rows`` are int64."""
-        if len(self._logits) != self.room(1) or self._logits.device != logits.device:
-            self._allocate(logits.device)
-        size = len(rows)
-        self._logits.narrow(0, self.filled, size).copy_(logits)
-        torch.stack((labels, rows), 1, out=self._keys.narrow(0, self.filled, size))
-        self._step_of.narrow(0, self.filled, size).fill_(self.steps)
-        self.filled += size
+        """Copy a batch that fits in; what becomes of the batch's own memory then does not matter."""
+        integers = torch.int64
+        self._parts.append(
+            (logits.to(torch.float32, copy=True), labels.to(integers, copy=True), rows.to(integers, copy=True))
+        )
+        self._step_sizes.append([self.steps, len(rows)])
+        self.filled += len(rows)
 
-    def take(self) -> tuple[Float[Tensor, "filled num_classes"], Int[Tensor, "filled 3"]]:
-        """Empty the block; its logits may be overwritten, its keys are label, row and step."""
-        size, self.filled, self.steps = self.filled, 0, 0
-        return self._logits[:size], torch.cat((self._keys[:size], self._step_of[:size, None]), 1)
+    def take(self) -> Staged:
+        """Empty the block."""
+        staged = self._joined()
+        self.filled, self.steps = 0, 0
+        self._parts, self._step_sizes = [], []
+        return staged
 
-    def _allocate(self, device: torch.device) -> None:
-        logits, keys, step_of = self._logits, self._keys, self._step_of
-        room = self.room(1)
-        self._logits = torch.zeros(room, self.num_classes, device=device)
-        self._keys = torch.zeros(room, 2, dtype=torch.int64, device=device)
-        self._step_of = torch.zeros(room, dtype=torch.int64, device=device)
-        for new, old in ((self._logits, logits), (self._keys, keys), (self._step_of, step_of)):
-            new[: self.filled].copy_(old[: self.filled])
+    def _joined(self) -> Staged:
+        if not self._parts:
+            nothing = torch.empty(0, dtype=torch.int64)
+            return Staged(torch.empty(0, self.num_classes), nothing, nothing, nothing)
+        device = self._parts[-1][0].device  # a part that was loaded may lie on another
+        logits, labels, rows = (
+            torch.cat([part.to(device) for part in parts]) for parts in zip(*self._parts, strict=True)
+        )
+        steps, sizes = torch.tensor(self._step_sizes).unbind(1)
+        return Staged(logits, labels, rows, steps.repeat_interleave(sizes, output_size=self.filled))
 
     def state(self) -> dict[str, Any]:
         """All that :meth:`load` needs."""
-        parts = {"logits": self._logits, "keys": self._keys, "step_of": self._step_of}
-        filled = {name: part[: self.filled].clone() for name, part in parts.items()}
-        return {"filled": self.filled, "steps": self.steps, "largest": self.largest, **filled}
+        sizes = {"step_sizes": [list(pair) for pair in self._step_sizes]}
+        cursors = {"filled": self.filled, "steps": self.steps, "largest": self.largest}
+        logits, labels, rows, _ = self._joined()
+        return {**cursors, **sizes, "logits": logits, "labels": labels, "rows": rows}
 
     def load(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state` gave."""
-        device = self._logits.device
         self.filled, self.steps, self.largest = state["filled"], state["steps"], state["largest"]
-        self._logits, self._keys, self._step_of = (state[name] for name in ("logits", "keys", "step_of"))
-        self._allocate(device)
+        self._step_sizes = [list(pair) for pair in state["step_sizes"]]
+        self._parts = [(state["logits"], state["labels"], state["rows"])] if self.filled else []

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
+from lossbuf.data import standardised
 from lossbuf.dynamics import SUSPICIONS
 from lossbuf.networks import default_network
 from lossbuf.thresholds import CutRule
@@ -186,7 +187,7 @@ class LossBufferSelector(BaseEstimator):
             noise_rate=self.noise_rate,
             cut=self.cut,
         )
-        x = standardised(X_array)
+        (x,) = standardised(X_array)
         make = self.module or default_network
         network = build(lambda: make(tuple(x.shape[1:]), num_classes), settings)
         train(network, x, labels, settings, callback=callback, progress="training" if self.progress else None)
@@ -211,15 +212,6 @@ class LossBufferSelector(BaseEstimator):
                 checks.problem("X", "must be (n_samples, channels, height, width)", f"shape {found}", mend)
             )
         return checked
-
-
-def standardised(X: NDArray[Any]) -> Tensor:
-    """Samples as float32 with mean 0 and deviation 1: a channel for images, a feature for everything else."""
-    # Numbers of eight bytes, dates for one, may differ by less than float32 can tell.
-    x = torch.from_numpy(np.require(X, np.float64 if X.dtype.itemsize == 8 else np.float32, ["C", "W"]))
-    axes = (0, 2, 3) if x.ndim == 4 else 0
-    deviation, mean = torch.std_mean(x, dim=axes, keepdim=True, correction=0)
-    return ((x - mean) / torch.where(deviation > 0, deviation, 1.0)).float()
 
 
 def _as_array(values: Any) -> Any:
