@@ -110,8 +110,8 @@ PRESETS = {
     "digits": Preset(epochs=30, seeds=3, width=16),
     "mnist": Preset(epochs=8, seeds=1, width=16),
     "fashion-mnist": Preset(epochs=10, seeds=1, width=16, subset=20_000),
-    "cifar10": Preset(epochs=12, seeds=1, width=32, subset=15_000),
-    "svhn": Preset(epochs=10, seeds=1, width=32, subset=20_000),
+    "cifar10": Preset(epochs=12, seeds=1, width=16, subset=15_000),
+    "svhn": Preset(epochs=10, seeds=1, width=16, subset=20_000),
 }
 
 
@@ -199,13 +199,13 @@ class SeedRun:
             cut=None if known else rules[self.settings.keep],
         )
         by_epoch: Callable[[], dict[str, float]] = lambda: {  # noqa: E731
-            callback.score: self._pure_rate(callback, callback.score)
+            callback.rank_by: self._pure_rate(callback, callback.rank_by)
         }
         values = self._train(mode, None, callback, by_epoch)
         suspicions = self._suspicions(callback)
         values["ranking"] = {
             name: metrics.ranking(suspicions[name], suspicions["label_loss"], self.noisy.noise_mask)
-            for name in (callback.score, "aum")
+            for name in (callback.rank_by, "aum")
         }
         return {**values, **metrics.kept(callback.find_cut().suspect_mask, self.noisy.noise_mask)}
 

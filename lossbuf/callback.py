@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ class LossBufferCallback(nn.Module):
         mode: ``"watch"`` changes nothing in training; ``"filter"`` gives suspects weight 0 and ``"reweight"`` less
             weight, anew after every epoch from the end of the warm-up.
         warmup: Epochs before ``"filter"`` or ``"reweight"`` begins, at least 1.
-        score: The statistic to rank by, one of :data:`~lossbuf.dynamics.SUSPICIONS`.
+        rank_by: The statistic to rank by, one of :data:`~lossbuf.dynamics.SUSPICIONS`.
         noise_rate: Share of wrong labels, where it is known.
         cut: Rule that sets the cut where ``noise_rate`` is not given; :class:`~lossbuf.thresholds.Mixture` by default.
 
@@ -93,7 +93,7 @@ class LossBufferCallback(nn.Module):
         window: int = 512,
         mode: str = "watch",
         warmup: int = 3,
-        score: str = "score2",
+        rank_by: str = "score2",
         noise_rate: float | None = None,
         cut: CutRule | None = None,
     ) -> None:
@@ -106,7 +106,7 @@ class LossBufferCallback(nn.Module):
             raise ValueError(checks.problem("num_classes", f"must be at most {MAX_CLASSES}", self.num_classes))
         self.mode = checks.one_of("mode", mode, ("watch", "filter", "reweight"))
         self.warmup = checks.positive_int("warmup", warmup)
-        self.score = checks.one_of("score", score, SUSPICIONS)
+        self.rank_by = checks.one_of("rank_by", rank_by, SUSPICIONS)
         if noise_rate is not None and cut is not None:
             raise ValueError(checks.problem("cut", "must be left out where `noise_rate` is given", repr(cut)))
         self.cut: CutRule = KnownRate(noise_rate) if noise_rate is not None else cut or Mixture()
@@ -193,10 +193,12 @@ class LossBufferCallback(nn.Module):
                 raise
         else:
             weights = sample_weights.index_select(0, rows.clamp(0, len(sample_weights) - 1))
-        self._stage(logits.detach(), labels, rows)  # pyright: ignore[reportCallIssue]
+        stage: Callable[..., None] = self._stage
+        if torch.compiler.is_compiling():  # not as a decorator, which would import the compiler with the package
+            stage = torch.compiler.disable(stage)
+        stage(logits.detach(), labels, rows)
         return weights
 
-    @torch.compiler.disable
     def _stage(self, logits: Tensor, labels: Tensor, rows: Tensor) -> None:
         """Copy the batch to the block; what is there is digested first where the batch does not fit in."""
         if self.stage.is_full(len(rows), world_size()):
@@ -288,12 +290,12 @@ class LossBufferCallback(nn.Module):
         return self.dynamics.statistics()
 
     def _suspicion(self) -> NDArray[np.float32]:
-        return self.statistics().suspicion(self.score).cpu().numpy()
+        return self.statistics().suspicion(self.rank_by).cpu().numpy()
 
     def find_cut(self) -> Cut:
         """The cut by the settings of this callback: threshold, noise rate and suspects."""
         statistics = self.statistics()
-        suspicion = statistics.suspicion(self.score).cpu().numpy()
+        suspicion = statistics.suspicion(self.rank_by).cpu().numpy()
         return self.cut(suspicion, statistics.label_loss.cpu().numpy())
 
     def report(self) -> pd.DataFrame:
@@ -306,7 +308,7 @@ class LossBufferCallback(nn.Module):
         """
         statistics = self.statistics()
         columns = {name: value.cpu().numpy() for name, value in vars(statistics).items()}
-        suspicion = statistics.suspicion(self.score).cpu().numpy()
+        suspicion = statistics.suspicion(self.rank_by).cpu().numpy()
         suspects = self.cut(suspicion, columns["label_loss"]).suspect_mask
         given = self.dynamics.labels.cpu().numpy()
         other = columns.pop("other_class")

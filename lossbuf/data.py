@@ -31,9 +31,9 @@ class IndexedDataset(Dataset[tuple[Any, ...]]):
 
     Args:
         dataset: A data set of tuples whose second item is the label.
-        labels: The labels of all rows, where the data set does not hold them. By default they are taken from its
-            ``targets``, ``labels`` or tensors, those of a ``Subset`` from the set below it, and else, or where it has a
-            ``target_transform``, by reading every sample.
+        labels: The labels of all rows, where the data set does not hold them, or to be used instead of its own. By
+            default they are taken from its ``targets``, ``labels`` or tensors, those of a ``Subset`` from the set
+            below it, and else, or where it has a ``target_transform``, by reading every sample.
         num_classes: Number of classes; by default the largest label plus 1.
 
     Attributes:
@@ -56,6 +56,7 @@ class IndexedDataset(Dataset[tuple[Any, ...]]):
         num_classes: int | None = None,
     ) -> None:
         self.dataset = dataset
+        self._relabelled = labels is not None
         self.labels = checks.class_labels("labels", _labels_of(dataset) if labels is None else labels, num_classes)
         if len(self.labels) != len(dataset):
             raise ValueError(checks.problem("labels", f"must be {len(dataset)}, one a row", len(self.labels)))
@@ -66,7 +67,10 @@ class IndexedDataset(Dataset[tuple[Any, ...]]):
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         row = range(len(self))[index]  # negative indices count from the end; beyond it is an IndexError
-        return (*self.dataset[row], row)
+        sample = self.dataset[row]
+        if self._relabelled:
+            sample = (sample[0], int(self.labels[row]), *sample[2:])
+        return (*sample, row)
 
 
 def _labels_of(dataset: SizedDataset) -> Any:

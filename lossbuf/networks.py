@@ -7,7 +7,6 @@ import math
 from typing import Literal
 
 import torch
-import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -117,6 +116,8 @@ def resnet18(in_channels: int, num_classes: int) -> nn.Module:
     Source:
         He et al. 2016; the first layer as for CIFAR in the field's code.
     """
+    import torchvision  # slow to import, and needed here alone
+
     network = torchvision.models.resnet18(num_classes=num_classes)
     network.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
     network.maxpool = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]

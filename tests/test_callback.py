@@ -284,7 +284,7 @@ def test_report_changes_nothing_between_epochs(generator):
 
 @pytest.mark.parametrize("score", SUSPICIONS)
 def test_every_score_ranks_the_report(score, generator):
-    run = Run(3, "cpu", generator, score=score, noise_rate=0.2)
+    run = Run(3, "cpu", generator, rank_by=score, noise_rate=0.2)
     run.epochs(3, 8)
     table = run.fast.report()
     ranked = -table[score] if score in ("aum", "last_margin") else table[score]
@@ -293,7 +293,7 @@ def test_every_score_ranks_the_report(score, generator):
 
 
 def test_suspects_that_were_predicted_as_labelled_keep_their_label():
-    callback = LossBufferCallback([0, 1], score="label_loss", noise_rate=1.0)
+    callback = LossBufferCallback([0, 1], rank_by="label_loss", noise_rate=1.0)
     callback.update(torch.tensor([[2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1]), torch.tensor([0, 1]))
     callback.end_epoch()
     table = callback.report().sort_index()

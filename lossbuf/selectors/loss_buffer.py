@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
 from lossbuf.data import standardised
-from lossbuf.dynamics import SUSPICIONS
 from lossbuf.networks import default_network
 from lossbuf.thresholds import CutRule
 from lossbuf.training import TrainSettings, build, train
@@ -183,7 +182,7 @@ class LossBufferSelector(BaseEstimator):
             window=self.window,
             mode=self.mode,
             warmup=self.warmup,
-            score=checks.one_of("rank_by", self.rank_by, SUSPICIONS),
+            rank_by=self.rank_by,
             noise_rate=self.noise_rate,
             cut=self.cut,
         )
