@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -193,7 +193,7 @@ class LossBufferCallback(nn.Module):
                 raise
         else:
             weights = sample_weights.index_select(0, rows.clamp(0, len(sample_weights) - 1))
-        stage: Callable[..., None] = self._stage
+        stage: Any = self._stage
         if torch.compiler.is_compiling():  # not as a decorator, which would import the compiler with the package
             stage = torch.compiler.disable(stage)
         stage(logits.detach(), labels, rows)

@@ -280,7 +280,7 @@ class _Run:
             "x": tuple(self.x.shape),
             "labels": _digest(self.labels),
             "rows": _digest(self.rows),
-            "callback": None if callback is None else (callback.mode, callback.warmup, callback.score),
+            "callback": None if callback is None else (callback.mode, callback.warmup, callback.rank_by),
         }
 
 
