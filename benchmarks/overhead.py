@@ -8,12 +8,13 @@ batches. Our time is that of a whole pass with its ``end_epoch``, divided by its
 are in it; the median of the passes is shown, and beside it the median of a single call. Training step: the same network
 and batches, a step with and one without the callback in turn (which comes first alternates), median of the paired
 differences over the median step, and the same for means, which hold the digests. State: bytes of all tensors of the
-callback, the same after one epoch and after many.
+callback, the same after one epoch and after many; and the most memory the process, or the GPU, ever held.
 """
 
 from __future__ import annotations
 
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -177,6 +178,18 @@ def added(cost: dict[str, Any]) -> tuple[float, float]:
     return median, sum(a - b for a, b in pairs) / sum(cost["without_s"])
 
 
+def peak_bytes(device: torch.device) -> int | None:
+    """Most memory in use so far: allocated on a GPU, else of the whole process, where the system tells."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -202,8 +215,12 @@ def main(
         step_cost(name, network.to(where).to(memory_format=torch.channels_last), x.to(where), 10, pairs)  # pyright: ignore[reportCallIssue]
         for name, network, x in tqdm(trained, desc="training steps", disable=None)
     ]
-    peak = torch.cuda.max_memory_allocated(where) if where.type == "cuda" else None
-    content = {"environment": results.environment(), "update": updates, "training_step": steps, "peak_gpu_bytes": peak}
+    content = {
+        "environment": results.environment(),
+        "update": updates,
+        "training_step": steps,
+        "peak_bytes": peak_bytes(where),
+    }
     results.write_json(out / f"overhead-{where.type}.json", content)
     show(content)
 
@@ -235,6 +252,8 @@ def show(content: dict[str, Any]) -> None:
         step_ms = statistics.median(cell["without_s"]) * 1000
         table.add_row(cell["network"], str(cell["batch"]), f"{step_ms:.2f}", f"{median:.2%}", f"{mean:.2%}")
     console.print(table)
+    if content["peak_bytes"]:
+        console.print(f"peak memory: {content['peak_bytes'] / 2**20:.0f} MiB")
 
 
 if __name__ == "__main__":

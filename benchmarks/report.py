@@ -160,7 +160,7 @@ def _pure_rate_figure(scores: list[dict[str, NDArray[Any]]]) -> Figure:
         axes.plot(shares, np.mean(curves, 0), label=name, linewidth=1.2, linestyle=line)
     axes.axvline(1 - float(scores[0]["noise_mask"].mean()), color="0.7", linewidth=0.8)
     axes.set(xlabel="share of rows kept", ylabel="pure rate", title="Clean share of the kept rows")
-    axes.legend(fontsize=7, loc="lower left")
+    axes.legend(fontsize=7, loc="upper right")
     return figure
 
 
@@ -193,7 +193,7 @@ def _histogram_figure(scores: dict[str, NDArray[Any]]) -> Figure:
         bins = np.linspace(low, max(high, low + 1e-6), 50)
         values = np.clip(scores[method], bins[0], bins[-1])
         axes.hist([values[~noisy], values[noisy]], bins=bins, stacked=True, label=["clean", "wrong label"])
-        axes.set(title=NAMES[method], yscale="log")
+        axes.set(title=NAMES[method], yscale="log", xlabel="higher is more suspect")
         axes.title.set_fontsize(9)
     figure.axes[0].legend(fontsize=8)
     return figure
