@@ -55,7 +55,7 @@ def _started(device="cpu", **settings):
         ({"window": 0}, "`window` must be an integer of at least 1, got 0"),
         ({"warmup": 0}, "`warmup` must be an integer of at least 1, got 0"),
         ({"mode": "drop"}, "`mode` must be one of 'watch', 'filter', 'reweight', got 'drop'"),
-        ({"score": "loss"}, "`score` must be one of 'score', 'score2', .*, got 'loss'"),
+        ({"rank_by": "loss"}, "`rank_by` must be one of 'score', 'score2', .*, got 'loss'"),
         ({"noise_rate": 1.5}, r"`noise_rate` must lie in \[0, 1\], got 1\.5"),
         ({"noise_rate": math.nan}, r"`noise_rate` must lie in \[0, 1\], got nan"),
         ({"noise_rate": 0.1, "cut": Otsu()}, r"`cut` must be left out where `noise_rate` is given, got Otsu\(\)"),

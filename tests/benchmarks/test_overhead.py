@@ -28,7 +28,7 @@ def test_state_holds_the_stage_and_the_rings():
     callback.update(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64), torch.arange(2))
     shapes = {tuple(tensor.shape) for tensor in overhead.tensors_of(callback)}
     assert (4, 5) in shapes
-    assert any(shape[-1] == 3 and shape[0] > 100 for shape in shapes if len(shape) == 2)
+    assert (2, 3) in shapes
 
 
 @pytest.mark.slow

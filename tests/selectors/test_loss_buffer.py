@@ -89,7 +89,7 @@ def test_finds_planted_flips_in_digits():
 def test_settings_arrive(table, mode, rank_by):
     fitted = selector(mode=mode, rank_by=rank_by, warmup=2, window=9, weight_decay=0.0, lr=0.1).fit(*table)
     callback = fitted.callback_
-    assert (callback.mode, callback.score, callback.warmup, callback.rings.window) == (mode, rank_by, 2, 9)
+    assert (callback.mode, callback.rank_by, callback.warmup, callback.rings.window) == (mode, rank_by, 2, 9)
     assert set(FLIPPED) == set(np.flatnonzero(~fitted.get_support()))
     statistics = callback.statistics()
     assert np.array_equal(fitted.scores_, (-statistics.aum if rank_by == "aum" else statistics.label_loss).numpy())
