@@ -25,6 +25,7 @@ from lossbuf.losses import NARROW, sample_losses_
 from lossbuf.rows import RowNames
 from lossbuf.scores import suspicion_order
 from lossbuf.staging import Stage
+from lossbuf.states import check_same_kind
 from lossbuf.thresholds import Cut, CutRule, KnownRate, Mixture
 from lossbuf.weighting import hard_weights, soft_weights
 
@@ -357,7 +358,7 @@ class LossBufferCallback(nn.Module):
             ValueError: If it is of another version, class count, number of samples, window or data set. What was
                 collected so far then stays.
         """
-        self._check_state(state_dict)
+        check_same_kind(self.state_dict(), state_dict)
         return super().load_state_dict(state_dict, strict, assign)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -374,31 +375,6 @@ class LossBufferCallback(nn.Module):
                 What was collected so far then stays.
         """
         self.load_state_dict(load_tensors(path, _KIND).get("state", {}))
-
-    def _check_state(self, state: Mapping[str, Any]) -> None:
-        mine = self.state_dict()
-        extra = state.get("_extra_state") if isinstance(state, Mapping) else None
-        if not isinstance(extra, Mapping):
-            raise ValueError(checks.problem("state_dict", "must be one of a LossBufferCallback", "another"))
-        for name in ("version", "num_classes", "n_samples", "window"):
-            if extra.get(name) != mine["_extra_state"][name]:
-                rule = f"must have {name} {mine['_extra_state'][name]}"
-                raise ValueError(checks.problem("state_dict", rule, extra.get(name)))
-        if extra.get("data") != mine["_extra_state"]["data"]:
-            raise ValueError(checks.problem("state_dict", "must be of the same labels and ids", "another data set's"))
-        for name in state:
-            if name not in mine:
-                raise ValueError(checks.problem("state_dict", "must be one of a LossBufferCallback", f"key {name!r}"))
-        for name, value in mine.items():
-            other = state.get(name)
-            if isinstance(value, Tensor):
-                same = isinstance(other, Tensor) and other.shape == value.shape and other.dtype == value.dtype
-            else:
-                same = isinstance(other, Mapping) and other.keys() == value.keys()
-            if not same:
-                raise ValueError(
-                    checks.problem("state_dict", f"must hold {name} as it was saved", type(other).__name__)
-                )
 
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(self.dynamics.labels.cpu().numpy().tobytes())

@@ -1,0 +1,43 @@
+"""Is a saved state one that a callback can load?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from lossbuf import checks
+
+
+def check_same_kind(mine: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Raise where a state would not fit, before any of it is loaded.
+
+    Args:
+        mine: The ``state_dict`` of the callback that is to load it.
+        state: The saved one.
+
+    Raises:
+        ValueError: If it is of another version, class count, number of samples, window or data set, or has other keys,
+            shapes or dtypes.
+    """
+    extra = state.get("_extra_state") if isinstance(state, Mapping) else None
+    if not isinstance(extra, Mapping):
+        raise ValueError(checks.problem("state_dict", "must be one of a LossBufferCallback", "another"))
+    for name in ("version", "num_classes", "n_samples", "window"):
+        if extra.get(name) != mine["_extra_state"][name]:
+            rule = f"must have {name} {mine['_extra_state'][name]}"
+            raise ValueError(checks.problem("state_dict", rule, extra.get(name)))
+    if extra.get("data") != mine["_extra_state"]["data"]:
+        raise ValueError(checks.problem("state_dict", "must be of the same labels and ids", "another data set's"))
+    for name in state:
+        if name not in mine:
+            raise ValueError(checks.problem("state_dict", "must be one of a LossBufferCallback", f"key {name!r}"))
+    for name, value in mine.items():
+        other = state.get(name)
+        if isinstance(value, Tensor):
+            same = isinstance(other, Tensor) and other.shape == value.shape and other.dtype == value.dtype
+        else:
+            same = isinstance(other, Mapping) and other.keys() == value.keys()
+        if not same:
+            raise ValueError(checks.problem("state_dict", f"must hold {name} as it was saved", type(other).__name__))
