@@ -32,6 +32,18 @@ def ranking(suspicion: NDArray[Any], tie_break: NDArray[Any], noise_mask: NDArra
     }
 
 
+def cut(suspicion: NDArray[Any], suspect_mask: NDArray[np.bool_], noise_mask: NDArray[np.bool_]) -> dict[str, float]:
+    """F1 of the flagged rows, and the best F1 that any cut of the ranking would have had."""
+    wrong = int(noise_mask.sum())
+    hits = np.cumsum(noise_mask[np.argsort(places(suspicion, suspicion))])
+    best = 2 * hits / (np.arange(1, len(hits) + 1) + wrong)
+    flagged = int(suspect_mask.sum())
+    return {
+        "f1": 2 * float((suspect_mask & noise_mask).sum()) / max(flagged + wrong, 1),
+        "best_f1": float(best.max()),
+    }
+
+
 def kept(suspect_mask: NDArray[np.bool_], noise_mask: NDArray[np.bool_]) -> dict[str, float]:
     """Pure rate of the kept rows, share of the clean rows that are kept, and share of all rows that are."""
     kept_mask = ~suspect_mask

@@ -19,23 +19,29 @@ from torch import Tensor, nn
 from lossbuf import checks
 from lossbuf.buffers import LossBuffers
 from lossbuf.distributed import PADDING, Block, gathered, is_first, world_size
-from lossbuf.dynamics import MAX_CLASSES, SUSPICIONS, SampleDynamics, SampleStatistics
+from lossbuf.dynamics import MAX_CLASSES, SampleDynamics, SampleStatistics
 from lossbuf.files import load_tensors, save_tensors
 from lossbuf.losses import NARROW, sample_losses_
+from lossbuf.posterior import LabelPosterior
 from lossbuf.rows import RowNames
-from lossbuf.scores import suspicion_order
 from lossbuf.staging import Stage
 from lossbuf.states import check_same_kind
-from lossbuf.thresholds import Cut, CutRule, KnownRate, Mixture
+from lossbuf.thresholds import Cut, CutRule
+from lossbuf.verdict import RANKINGS, Verdict, by_posterior, by_statistic, cut_rule, table
 from lossbuf.weighting import hard_weights, soft_weights
 
 _KIND = "lossbuf.callback"
-_VERSION = 1
+_VERSION = 2
 _REASONS = ("not_finite", "label_out_of_range", "unknown_row", "other_label")
 
 
 class LossBufferWarning(UserWarning):
     """Something in the training data or loop is not as it should be; what was collected is sound."""
+
+
+def default_warmup(epochs: int) -> int:
+    """Epochs to watch before suspects are dropped: half of all, at most 6."""
+    return min(6, (epochs + 1) // 2)
 
 
 class LossBufferCallback(nn.Module):
@@ -63,11 +69,17 @@ class LossBufferCallback(nn.Module):
         ids: Hashable names of the rows, unique, ``n_samples`` of them; steps then give names instead of row numbers.
         window: Losses kept a class and ring.
         mode: ``"watch"`` changes nothing in training; ``"filter"`` gives suspects weight 0 and ``"reweight"`` less
-            weight, anew after every epoch from the end of the warm-up.
-        warmup: Epochs before ``"filter"`` or ``"reweight"`` begins, at least 1.
-        rank_by: The statistic to rank by, one of :data:`~lossbuf.dynamics.SUSPICIONS`.
+            weight, anew after every epoch from the end of the warm-up (with ``"posterior"``: as soon as then the rows
+            it would keep are expected to be pure enough, see :class:`~lossbuf.posterior.LabelPosterior`).
+        warmup: Epochs before ``"filter"`` or ``"reweight"`` begins, at least 1: enough for the network to know the
+            classes, too few for it to learn wrong labels by heart. Half of a short training, 5 or 6 of a long one.
+        rank_by: What to rank by: ``"posterior"``, the log-odds that the label is wrong, or one of
+            :data:`~lossbuf.dynamics.SUSPICIONS`.
         noise_rate: Share of wrong labels, where it is known.
-        cut: Rule that sets the cut where ``noise_rate`` is not given; :class:`~lossbuf.thresholds.Mixture` by default.
+        max_fdr: Largest share of right labels among the suspects to put up with, as an alternative; for ``"posterior"``
+            only.
+        cut: Rule that sets the cut, as another; by default a suspect's label is more likely wrong than right, or with
+            another ranking :class:`~lossbuf.thresholds.Mixture` decides.
 
     Raises:
         ValueError: If labels are out of range, ids are not unique, or a setting has no meaning.
@@ -93,9 +105,10 @@ class LossBufferCallback(nn.Module):
         ids: Sequence[Hashable] | None = None,
         window: int = 512,
         mode: str = "watch",
-        warmup: int = 3,
-        rank_by: str = "score2",
+        warmup: int = 5,
+        rank_by: str = "posterior",
         noise_rate: float | None = None,
+        max_fdr: float | None = None,
         cut: CutRule | None = None,
     ) -> None:
         super().__init__()
@@ -107,19 +120,24 @@ class LossBufferCallback(nn.Module):
             raise ValueError(checks.problem("num_classes", f"must be at most {MAX_CLASSES}", self.num_classes))
         self.mode = checks.one_of("mode", mode, ("watch", "filter", "reweight"))
         self.warmup = checks.positive_int("warmup", warmup)
-        self.rank_by = checks.one_of("rank_by", rank_by, SUSPICIONS)
-        if noise_rate is not None and cut is not None:
-            raise ValueError(checks.problem("cut", "must be left out where `noise_rate` is given", repr(cut)))
-        self.cut: CutRule = KnownRate(noise_rate) if noise_rate is not None else cut or Mixture()
+        self.rank_by = checks.one_of("rank_by", rank_by, RANKINGS)
+        self.noise_rate = noise_rate
+        self.cut = cut_rule(rank_by, noise_rate, max_fdr, cut)
         self.names = RowNames(ids, len(given))
         self.ids = self.names.ids
 
         self.dynamics = SampleDynamics(given)
         self.rings = LossBuffers(self.num_classes, window)
+        self.posterior = (
+            LabelPosterior(len(given), self.num_classes, warmup=self.warmup, drops=mode != "watch")
+            if rank_by == "posterior"
+            else None
+        )
         self.stage = Stage(self.num_classes)
         self.register_buffer("sample_weights", torch.ones(len(given)))
         self.register_buffer("class_probe", torch.zeros(self.num_classes), persistent=False)
         self.register_buffer("counter", torch.zeros(len(_REASONS), dtype=torch.int64))
+        self.weighted = False  # no sample weight has been changed yet
         self._told = [0] * len(_REASONS)
 
     # ---- the step -------------------------------------------------------------------------------------------------
@@ -147,7 +165,7 @@ class LossBufferCallback(nn.Module):
         weights = self.update(logits, labels, indices)
         if not len(logits):
             return logits.sum()
-        if self.mode == "watch":
+        if not self.weighted:
             return F.cross_entropy(logits, labels.long())
         losses = F.cross_entropy(logits, labels.long(), reduction="none")
         # A dropped sample stays out even where its loss is infinite.
@@ -218,11 +236,12 @@ class LossBufferCallback(nn.Module):
         logits, labels, rows, steps = (part.to(device, non_blocking=to_gpu) for part in self.stage.take())
         if self.num_classes < NARROW:
             logits = logits.t().contiguous().t()
-        block = Block(sample_losses_(logits, labels.clamp(0, self.num_classes - 1)), labels, rows)
+        losses, log_probs = sample_losses_(logits, labels.clamp(0, self.num_classes - 1), self.posterior is not None)
+        block = Block(losses, labels, rows, log_probs)
         self._digest(gathered(block, steps, self.stage.room(world_size())) if world_size() > 1 else block)
 
     def _digest(self, block: Block) -> None:
-        losses, labels, rows = block
+        losses, labels, rows, log_probs = block
         known_labels, known_rows = labels.clamp(0, self.num_classes - 1), rows.clamp(0, self.n_samples - 1)
         finite = (losses.label_loss - losses.margin).abs_() < float("inf")
         label_known, row_known = known_labels == labels, known_rows == rows
@@ -241,6 +260,8 @@ class LossBufferCallback(nn.Module):
             mean_label_loss.index_select(0, known_labels),
             mean_gap.index_select(0, known_labels),
         )
+        if self.posterior is not None and log_probs is not None:
+            self.posterior.record(known_rows, fresh, log_probs, self.epoch)
 
     # ---- the end of an epoch --------------------------------------------------------------------------------------
 
@@ -253,10 +274,16 @@ class LossBufferCallback(nn.Module):
         """
         self.flush()
         self.dynamics.end_epoch()
-        if self.mode != "watch" and self.epoch >= self.warmup:
-            cut = self.find_cut()
-            weights = hard_weights(cut) if self.mode == "filter" else soft_weights(self._suspicion(), cut)
+        ready = self.epoch >= self.warmup
+        if self.posterior is not None:
+            ready = self.posterior.end_epoch(self.epoch, self.dynamics.labels, self.noise_rate)
+        if self.mode != "watch" and ready:
+            verdict = self._verdict(training=True)
+            weights = (
+                hard_weights(verdict.cut) if self.mode == "filter" else soft_weights(verdict.suspicion, verdict.cut)
+            )
             self.sample_weights.copy_(torch.from_numpy(weights))
+            self.weighted = True
         self._tell()
 
     def rejected(self) -> dict[str, int]:
@@ -290,39 +317,44 @@ class LossBufferCallback(nn.Module):
             self.flush()
         return self.dynamics.statistics()
 
-    def _suspicion(self) -> NDArray[np.float32]:
-        return self.statistics().suspicion(self.rank_by).cpu().numpy()
+    def _verdict(self, statistics: SampleStatistics | None = None, *, training: bool = False) -> Verdict:
+        statistics, labels = statistics or self.statistics(), self.dynamics.labels
+        if self.posterior is None:
+            return by_statistic(statistics, labels, self.rank_by, self.cut)
+        return by_posterior(statistics, labels, self.posterior, self.cut, training=training)
+
+    def verdict(self) -> Verdict:
+        """Suspicion, cut, likely classes and transition matrix, as they are now.
+
+        Warns:
+            LossBufferWarning: If in a class more than half of the labels seem wrong: which of them are is then a matter
+                of names, and no method can tell.
+        """
+        verdict = self._verdict()
+        if verdict.transition is not None and (verdict.transition.diagonal() < 0.5).any():
+            hidden = ", ".join(map(str, np.flatnonzero(verdict.transition.diagonal() < 0.5)))
+            warnings.warn(
+                f"More than half of the labels of true class {hidden} seem wrong, so the labels alone cannot tell "
+                "which they are: look at some by hand. Where the network is still weak, train longer.",
+                LossBufferWarning,
+                stacklevel=2,
+            )
+        return verdict
 
     def find_cut(self) -> Cut:
         """The cut by the settings of this callback: threshold, noise rate and suspects."""
-        statistics = self.statistics()
-        suspicion = statistics.suspicion(self.rank_by).cpu().numpy()
-        return self.cut(suspicion, statistics.label_loss.cpu().numpy())
+        return self._verdict().cut
 
     def report(self) -> pd.DataFrame:
         """All samples, most suspect first.
 
         Returns:
-            A table with one row a sample: ``id``, ``given_label``, ``suggested_label`` (for a suspect the other class
-            predicted most often, else the given label), ``is_suspect``, and every statistic of
-            :class:`~lossbuf.dynamics.SampleStatistics`. The index is the row number.
+            A table with one row a sample: ``id``, ``given_label``, ``suggested_label`` (for a suspect the class it is
+            more likely of, else the given label), ``is_suspect``, ``wrong_probability`` (with ``"posterior"``), and
+            every statistic of :class:`~lossbuf.dynamics.SampleStatistics`. The index is the row number.
         """
         statistics = self.statistics()
-        columns = {name: value.cpu().numpy() for name, value in vars(statistics).items()}
-        suspicion = statistics.suspicion(self.rank_by).cpu().numpy()
-        suspects = self.cut(suspicion, columns["label_loss"]).suspect_mask
-        given = self.dynamics.labels.cpu().numpy()
-        other = columns.pop("other_class")
-        table = pd.DataFrame(
-            {
-                "id": np.arange(self.n_samples) if self.ids is None else pd.Series(self.ids, dtype=object),
-                "given_label": given,
-                "suggested_label": np.where(suspects & (other >= 0), other, given),
-                "is_suspect": suspects,
-                **columns,
-            }
-        )
-        return table.iloc[suspicion_order(suspicion, columns["label_loss"])]
+        return table(self._verdict(statistics), statistics, self.dynamics.labels, self.ids)
 
     def select(self) -> NDArray[np.int64]:
         """Row numbers of the samples kept, ascending."""
@@ -330,7 +362,8 @@ class LossBufferCallback(nn.Module):
 
     def weights(self) -> NDArray[np.float32]:
         """Soft sample weights in [0, 1] from the scores so far, shape ``(n_samples,)``."""
-        return soft_weights(self._suspicion(), self.find_cut())
+        verdict = self._verdict()
+        return soft_weights(verdict.suspicion, verdict.cut)
 
     # ---- saving ---------------------------------------------------------------------------------------------------
 
@@ -344,12 +377,14 @@ class LossBufferCallback(nn.Module):
             "data": self._fingerprint(),
             "stage": self.stage.state(),
             "told": list(self._told),
+            "weighted": self.weighted,
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`get_extra_state` gave."""
         self.stage.load(state["stage"])
         self._told = list(state["told"])
+        self.weighted = bool(state["weighted"])
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Restore a state, whole or not at all.

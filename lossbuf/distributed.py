@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lossbuf.losses import SampleLosses
@@ -16,11 +16,12 @@ PADDING = -(2**40)
 
 
 class Block(NamedTuple):
-    """Losses, given labels and rows of a block, each of shape ``(batch,)``."""
+    """Losses, given labels and rows of a block, each of shape ``(batch,)``; log-probabilities where they are kept."""
 
     losses: SampleLosses
     labels: Int[Tensor, " batch"]
     rows: Int[Tensor, " batch"]
+    log_probs: Float[Tensor, "batch num_classes"] | None = None
 
 
 def world_size() -> int:
@@ -38,14 +39,17 @@ def gathered(block: Block, steps: Int[Tensor, " batch"], room: int) -> Block:
 
     Blocks are padded to ``room`` rows, so no sizes are exchanged and no rank waits for its GPU.
     """
-    # float64 holds float32 losses, and numbers up to 2**53, exactly.
-    mine = torch.full((7, room), float(PADDING), dtype=torch.float64, device=block.rows.device)
-    mine[:, : len(steps)] = torch.stack([part.double() for part in (*block.losses, block.labels, block.rows, steps)])
+    # float64 holds float32 values, and numbers up to 2**53, exactly.
+    vectors = torch.stack([part.double() for part in (*block.losses, block.labels, block.rows, steps)])
+    columns = vectors if block.log_probs is None else torch.cat([vectors, block.log_probs.t().double()])
+    mine = torch.full((len(columns), room), float(PADDING), dtype=torch.float64, device=block.rows.device)
+    mine[:, : len(steps)] = columns
     mine[6, len(steps) :] = float("inf")
     parts = [torch.empty_like(mine) for _ in range(world_size())]
     dist.all_gather(parts, mine)
-    columns = torch.cat(parts, 1)
-    columns = columns.index_select(1, columns[6].argsort(stable=True))
-    label_loss, predicted_loss, predicted, margin, labels, rows, _ = columns.unbind(0)
+    joined = torch.cat(parts, 1)
+    joined = joined.index_select(1, joined[6].argsort(stable=True))
+    label_loss, predicted_loss, predicted, margin, labels, rows = joined[:6].unbind(0)
     losses = SampleLosses(label_loss.float(), predicted_loss.float(), predicted.long().clamp(min=0), margin.float())
-    return Block(losses, labels.long(), rows.long())
+    log_probs = None if block.log_probs is None else joined[7:].t().float()
+    return Block(losses, labels.long(), rows.long(), log_probs)

@@ -60,25 +60,35 @@ def sample_losses(logits: Float[Tensor, "batch num_classes"], labels: Int[Tensor
             checks.problem("logits", "must have shape (batch, num_classes)", f"shape {tuple(logits.shape)}")
         )
     checks.batch_vector("labels", labels, checks.batch_logits("logits", logits, logits.shape[1]))
-    return sample_losses_(logits.detach().to(torch.float32, copy=True), labels.long())
+    return sample_losses_(logits.detach().to(torch.float32, copy=True), labels.long())[0]
 
 
-def sample_losses_(logits: Float[Tensor, "batch num_classes"], labels: Int[Tensor, " batch"]) -> SampleLosses:
-    """:func:`sample_losses` unchecked, on float32 logits of the caller's that it overwrites."""
+def sample_losses_(
+    logits: Float[Tensor, "batch num_classes"], labels: Int[Tensor, " batch"], log_probs: bool = False
+) -> tuple[SampleLosses, Float[Tensor, "batch num_classes"] | None]:
+    """:func:`sample_losses` unchecked, on float32 logits of the caller's that it overwrites.
+
+    Gives the log-probabilities of all classes too, where asked for, in the memory of the logits.
+    """
     column = labels.unsqueeze(1)
     label_logit = logits.gather(1, column).squeeze(1)
     other, other_class = _largest(logits.scatter_(1, column, float("-inf")))
     is_label = (label_logit > other) | ((label_logit == other) & (labels < other_class))
     top = torch.maximum(label_logit, other)
-    others = logits.sub_(top.unsqueeze(1)).exp_().sum(1)
+    shifted = logits.sub_(top.unsqueeze(1))
+    others = (shifted.exp() if log_probs else shifted.exp_()).sum(1)
     predicted_loss = (others + (label_logit - top).exp_()).log_()
     single = logits.shape[1] == 1
-    return SampleLosses(
+    losses = SampleLosses(
         label_loss=predicted_loss + (top - label_logit),
         predicted_loss=predicted_loss,
         predicted=torch.where(is_label, labels, other_class),
         margin=torch.zeros_like(label_logit) if single else label_logit - other,
     )
+    if not log_probs:
+        return losses, None
+    shifted.sub_(predicted_loss.unsqueeze(1)).scatter_(1, column, -losses.label_loss.unsqueeze(1))
+    return losses, shifted
 
 
 def _largest(logits: Float[Tensor, "batch num_classes"]) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
@@ -107,6 +108,59 @@ class Mixture:
 
 
 @dataclass(frozen=True)
+class LogOdds:
+    """Cut where a label is more likely wrong than right, for suspicions that are log-odds of a wrong label.
+
+    The noise rate is the mean probability.
+
+    Example:
+        >>> LogOdds()([-2.0, 3.0]).suspect_mask
+        array([False,  True])
+    """
+
+    def __call__(self, suspicion: ArrayLike, tie_break: ArrayLike | None = None) -> Cut:
+        """Apply the rule to log-odds of shape ``(n_samples,)``; there are no ties to break."""
+        values = _checked(suspicion)
+        known = values[~np.isnan(values)]
+        return _cut_at(values, 0.0, float(expit(known).mean()) if len(known) else 0.0)
+
+
+@dataclass(frozen=True)
+class MaxFDR:
+    """Cut as low as the expected share of right labels among the suspects allows, for log-odds of a wrong label.
+
+    The noise rate is the mean probability.
+
+    Args:
+        max_fdr: Largest false-discovery rate, the share of suspects whose label is right after all, in [0, 1].
+
+    Raises:
+        ValueError: If it is not.
+
+    Example:
+        >>> MaxFDR(0.1)([-2.0, 3.0, 0.1]).suspect_mask
+        array([False,  True, False])
+    """
+
+    max_fdr: float
+
+    def __post_init__(self) -> None:
+        checks.rate("max_fdr", self.max_fdr)
+
+    def __call__(self, suspicion: ArrayLike, tie_break: ArrayLike | None = None) -> Cut:
+        """Apply the rule to log-odds of shape ``(n_samples,)``; equals are all suspects or none."""
+        values = _checked(suspicion)
+        worst_first = -np.sort(-values[~np.isnan(values)])
+        if not len(worst_first):
+            return _no_cut(len(values))
+        expected = np.cumsum(expit(-worst_first)) / np.arange(1, len(worst_first) + 1)
+        ends = np.append(worst_first[1:] < worst_first[:-1], True)  # a cut may not part equals
+        allowed = np.flatnonzero((expected <= self.max_fdr) & ends)
+        threshold = float(worst_first[allowed[-1]]) if len(allowed) else float("inf")
+        return _cut_at(values, threshold, float(expit(worst_first).mean()))
+
+
+@dataclass(frozen=True)
 class Otsu:
     """Cut where the variance between the two sides is largest; the noise rate is the share above.
 
@@ -132,6 +186,29 @@ class Otsu:
         middle = low + (high - low) / 2
         # Between neighbouring floats there is no midpoint.
         return _cut_at(values, float(middle if middle > low else high), 1 - (cut + 1) / len(known))
+
+
+def with_floor(cut: Cut, suspicion: ArrayLike, labels: ArrayLike, floor: float) -> Cut:
+    """The cut with the least suspect rows of every given class let off, so that at least the share ``floor`` stays.
+
+    Args:
+        cut: What a rule gave.
+        suspicion: The values it was given, shape ``(n_samples,)``.
+        labels: Given labels, shape ``(n_samples,)``.
+        floor: Share of each class that is no suspect, in [0, 1]; at least one row stays where it is above 0.
+
+    Raises:
+        ValueError: If ``floor`` is out of range.
+    """
+    checks.rate("floor", floor)
+    values, given = np.asarray(suspicion, dtype=np.float64), np.asarray(labels)
+    mask = cut.suspect_mask.copy()
+    sizes = np.bincount(given)
+    needed = np.ceil(floor * sizes).astype(np.int64) - np.bincount(given[~mask], minlength=len(sizes))
+    for label in np.flatnonzero(needed > 0):
+        rows = np.flatnonzero(mask & (given == label))
+        mask[rows[np.argsort(values[rows], kind="stable")[: needed[label]]]] = False
+    return cut._replace(suspect_mask=mask)
 
 
 def _checked(suspicion: ArrayLike) -> NDArray[np.float64]:

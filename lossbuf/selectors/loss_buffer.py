@@ -18,11 +18,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from lossbuf import checks
-from lossbuf.callback import LossBufferCallback
+from lossbuf.callback import LossBufferCallback, default_warmup
 from lossbuf.data import standardised
 from lossbuf.networks import default_network
 from lossbuf.thresholds import CutRule
 from lossbuf.training import TrainSettings, build, train
+from lossbuf.weighting import soft_weights
 
 
 class LossBufferSelector(BaseEstimator):
@@ -39,11 +40,12 @@ class LossBufferSelector(BaseEstimator):
         batch_size: Rows a step.
         lr: Highest learning rate.
         weight_decay: Of SGD.
-        rank_by: Statistic to rank by, one of :data:`~lossbuf.dynamics.SUSPICIONS`.
+        rank_by: What to rank by, ``"posterior"`` or one of :data:`~lossbuf.dynamics.SUSPICIONS`.
         noise_rate: Share of wrong labels, where it is known.
-        cut: Rule for the cut where it is not; :class:`~lossbuf.thresholds.Mixture` by default.
+        max_fdr: Largest share of right labels among the suspects to put up with, as an alternative.
+        cut: Rule for the cut, as another; by default a suspect's label is more likely wrong than right.
         mode: ``"watch"``, ``"filter"`` or ``"reweight"``, as in :class:`~lossbuf.callback.LossBufferCallback`.
-        warmup: Epochs before the mode begins.
+        warmup: Epochs before the mode begins; by default half of all, at most 6.
         window: Losses kept a class and ring.
         device: Where to train; by default the GPU where there is one.
         random_state: Seed, generator or ``None``; the same seed gives the same rows.
@@ -56,6 +58,8 @@ class LossBufferSelector(BaseEstimator):
         sample_weight_: Soft weight in [0, 1] of every row, shape ``(n_samples,)``.
         suggested_labels_: For suspects the class they are more likely of, else the given label, shape ``(n_samples,)``.
         noise_rate_: Estimated, or given, share of wrong labels.
+        transition_: Estimated P(given | true), rows sum to 1, in the order of ``classes_``; ``None`` where
+            ``rank_by`` is not ``"posterior"``.
         callback_: The :class:`~lossbuf.callback.LossBufferCallback`, with its ``report()``.
         module_: The trained network.
         n_features_in_: Size of the second axis of ``X``.
@@ -77,11 +81,12 @@ class LossBufferSelector(BaseEstimator):
         batch_size: int = 128,
         lr: float = 0.05,
         weight_decay: float = 5e-4,
-        rank_by: str = "score2",
+        rank_by: str = "posterior",
         noise_rate: float | None = None,
+        max_fdr: float | None = None,
         cut: CutRule | None = None,
-        mode: str = "watch",
-        warmup: int = 3,
+        mode: str = "filter",
+        warmup: int | None = None,
         window: int = 512,
         device: str | None = None,
         random_state: int | np.random.RandomState | None = None,
@@ -94,6 +99,7 @@ class LossBufferSelector(BaseEstimator):
         self.weight_decay = weight_decay
         self.rank_by = rank_by
         self.noise_rate = noise_rate
+        self.max_fdr = max_fdr
         self.cut = cut
         self.mode = mode
         self.warmup = warmup
@@ -181,9 +187,10 @@ class LossBufferSelector(BaseEstimator):
             num_classes,
             window=self.window,
             mode=self.mode,
-            warmup=self.warmup,
+            warmup=default_warmup(settings.epochs) if self.warmup is None else self.warmup,
             rank_by=self.rank_by,
             noise_rate=self.noise_rate,
+            max_fdr=self.max_fdr,
             cut=self.cut,
         )
         (x,) = standardised(X_array)
@@ -191,14 +198,13 @@ class LossBufferSelector(BaseEstimator):
         network = build(lambda: make(tuple(x.shape[1:]), num_classes), settings)
         train(network, x, labels, settings, callback=callback, progress="training" if self.progress else None)
         self.callback_, self.module_, self.classes_ = callback.cpu(), network, classes
-        statistics = callback.statistics()
-        self.scores_ = statistics.suspicion(self.rank_by).numpy()
-        cut = callback.find_cut()
-        self.noise_rate_ = cut.noise_rate
-        self.sample_indices_ = np.flatnonzero(~cut.suspect_mask)
-        self.sample_weight_ = callback.weights()
-        other = statistics.other_class.numpy()
-        suggested = np.where(cut.suspect_mask & (other >= 0), other, labels.numpy())
+        verdict = callback.verdict()
+        self.scores_ = verdict.suspicion
+        self.noise_rate_ = verdict.cut.noise_rate
+        self.transition_ = verdict.transition
+        self.sample_indices_ = np.flatnonzero(~verdict.cut.suspect_mask)
+        self.sample_weight_ = soft_weights(verdict.suspicion, verdict.cut)
+        suggested = np.where(verdict.cut.suspect_mask, verdict.likely, labels.numpy())
         self.suggested_labels_ = self.classes_[suggested]
         self._fitted_on = _fingerprint(X_array)
 

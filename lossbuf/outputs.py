@@ -1,0 +1,77 @@
+"""The mean output of the network for every sample, across epochs."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from lossbuf import checks
+
+FLOOR = math.log(1e-6)
+"""Log-probabilities below it count as this much, so that one confident epoch does not outweigh all others."""
+
+
+class MeanOutputs(nn.Module):
+    """Weighted mean log-probabilities of every sample.
+
+    Memory: ``num_classes + 1`` numbers of 4 bytes a sample.
+
+    Args:
+        n_samples: Number of rows.
+        num_classes: Number of classes.
+
+    Raises:
+        ValueError: If either is not a positive integer.
+    """
+
+    sums: Tensor
+    total: Tensor
+
+    def __init__(self, n_samples: int, num_classes: int) -> None:
+        super().__init__()
+        self.n_samples = checks.positive_int("n_samples", n_samples)
+        self.num_classes = checks.positive_int("num_classes", num_classes)
+        # One row more than samples: what is not fresh goes there, so that no shape depends on the data.
+        self.register_buffer("sums", torch.zeros(n_samples + 1, num_classes))
+        self.register_buffer("total", torch.zeros(n_samples + 1))
+
+    @torch.no_grad()
+    def record(
+        self,
+        rows: Int[Tensor, " batch"],
+        fresh: Bool[Tensor, " batch"],
+        log_probs: Float[Tensor, "batch num_classes"],
+        weight: float = 1.0,
+    ) -> None:
+        """Add the outputs of one pass, without waiting for the GPU.
+
+        Args:
+            rows: Rows in ``[0, n_samples)``, shape ``(batch,)``; a row is fresh at most once.
+            fresh: Where False the row is left out, whatever its values.
+            log_probs: Shape ``(batch, num_classes)``.
+            weight: What the pass counts.
+        """
+        slots = rows.masked_fill(~fresh, self.n_samples)
+        values = log_probs.clamp(min=FLOOR).mul_(weight)
+        self.sums.index_copy_(0, slots, self.sums.index_select(0, slots).add_(values))
+        self.total.index_copy_(0, slots, self.total.index_select(0, slots).add_(weight))
+        self.sums[-1].zero_()
+        self.total[-1].zero_()
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Forget all passes."""
+        self.sums.zero_()
+        self.total.zero_()
+
+    @property
+    def seen(self) -> Bool[Tensor, " n_samples"]:
+        """True for rows with at least one pass."""
+        return self.total[:-1] > 0
+
+    def probabilities(self) -> Float[Tensor, "n_samples num_classes"]:
+        """The geometric mean over the passes, each row summing to 1; uniform where there was none."""
+        return (self.sums[:-1] / self.total[:-1].clamp(min=1e-12).unsqueeze(1)).softmax(1)

@@ -1,0 +1,146 @@
+"""How likely is each label wrong? The outputs of a training run, read through the label noise estimated from them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from lossbuf import checks, transition
+from lossbuf.outputs import MeanOutputs
+
+PURITY = 0.75
+"""Expected share of right labels among the kept rows from which on the estimate counts as settled."""
+
+
+class Reading(NamedTuple):
+    """What the outputs so far say of the labels.
+
+    Attributes:
+        log_odds: Log-odds that the given label is wrong; NaN for rows never seen, shape ``(n_samples,)``.
+        likely: The most likely class other than the given label, shape ``(n_samples,)``.
+        transition: P(given | true), rows sum to 1, float64, shape ``(num_classes, num_classes)``.
+        noise_rate: Share of wrong labels, a float64 scalar.
+    """
+
+    log_odds: Tensor
+    likely: Tensor
+    transition: Tensor
+    noise_rate: Tensor
+
+
+class LabelPosterior(nn.Module):
+    """P(label wrong | outputs, label) of every sample, with the transition matrix estimated on the way.
+
+    While the network trains on all rows its mean output is a mixture of the classes that share a label. The transition
+    matrix comes from the most confident rows (:func:`~lossbuf.transition.from_anchors`), and the mixture is undone with
+    it (:func:`~lossbuf.transition.deconvolved`). The first epochs, when the network knows little, count less: epoch e
+    has weight ``min(e, warmup)``.
+
+    From the end of the warm-up on, as soon as the rows it would keep are expected to be pure enough (:data:`PURITY`),
+    the matrix is settled; after twice the warm-up it is settled in any case, since wrong labels that are learnt by
+    heart hide. Where training is to drop suspects, it begins when the rows kept are pure enough, and the record starts
+    anew: the network no longer learns wrong labels, so its outputs speak of the true class, for a dropped row as for
+    one it never trained on. They are read with the mean of the settled matrix and the one under which the labels are
+    most likely now.
+
+    Memory: ``num_classes + 2`` numbers of 4 bytes a sample.
+
+    Args:
+        n_samples: Number of rows.
+        num_classes: Number of classes.
+        warmup: Epochs before the matrix may settle, at least 1.
+        drops: Training is to drop or down-weight suspects.
+
+    Raises:
+        ValueError: If a number is not a positive integer.
+    """
+
+    settled_transition: Tensor
+    settled_rate: Tensor
+    before: Tensor
+
+    def __init__(self, n_samples: int, num_classes: int, *, warmup: int, drops: bool) -> None:
+        super().__init__()
+        self.outputs = MeanOutputs(n_samples, num_classes)
+        self.warmup = checks.positive_int("warmup", warmup)
+        self.drops = drops
+        self.settled = self.dropping = False
+        self.register_buffer("settled_transition", torch.eye(num_classes, dtype=torch.float64))
+        self.register_buffer("settled_rate", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("before", torch.full((n_samples,), float("nan")))
+
+    def record(
+        self,
+        rows: Int[Tensor, " batch"],
+        fresh: Bool[Tensor, " batch"],
+        log_probs: Float[Tensor, "batch num_classes"],
+        epoch: int,
+    ) -> None:
+        """Add the outputs of rows that are fresh in this epoch, counted from 0; does not wait for the GPU."""
+        self.outputs.record(rows, fresh, log_probs, float(min(epoch + 1, self.warmup)))
+
+    @torch.no_grad()
+    def end_epoch(self, epoch: int, labels: Int[Tensor, " n_samples"], noise_rate: float | None = None) -> bool:
+        """Settle the matrix and begin to drop, where it is time to; waits for the GPU.
+
+        Args:
+            epoch: Epochs ended so far.
+            labels: Given labels, shape ``(n_samples,)``.
+            noise_rate: Share of wrong labels, where it is known.
+
+        Returns:
+            True from the epoch on from which suspects are to be dropped.
+        """
+        if self.dropping or epoch < self.warmup or not bool(self.outputs.seen.any()):
+            return self.dropping
+        if self.settled and not self.drops:
+            return False
+        reading = self.read(labels)
+        share = reading.noise_rate if noise_rate is None else noise_rate
+        right = torch.sigmoid(-reading.log_odds[self.outputs.seen]).sort(descending=True).values
+        pure = bool(right[: max(1, round((1 - float(share)) * len(right)))].mean() >= PURITY)
+        if not self.settled and (pure or epoch >= 2 * self.warmup):
+            self.settled_transition.copy_(reading.transition)
+            self.settled_rate.copy_(reading.noise_rate)
+            self.settled = True
+        if pure and self.drops:
+            self.before.copy_(reading.log_odds)
+            self.outputs.restart()
+            self.dropping = True
+        return self.dropping
+
+    @torch.no_grad()
+    def read(self, labels: Int[Tensor, " n_samples"], refine: bool = True) -> Reading:
+        """The reading of the outputs so far; waits for the GPU.
+
+        Args:
+            labels: Given labels, shape ``(n_samples,)``.
+            refine: Let the outputs since the matrix was settled change it.
+        """
+        seen, probs = self.outputs.seen, self.outputs.probabilities()
+        matrix, rate = (self.settled_transition, self.settled_rate) if self.settled else (None, None)
+        if matrix is None:
+            matrix = transition.from_anchors(probs, labels, seen)
+        if not self.dropping:
+            probs = transition.deconvolved(probs, matrix)
+        elif refine:
+            now = transition.from_joint(probs[seen], labels[seen], matrix)
+            matrix, rate = transition.smoothed((matrix + now) / 2), None
+        log_odds = transition.wrong_log_odds(probs, labels, matrix).float()
+        return Reading(
+            log_odds=torch.where(seen, log_odds, self.before),
+            likely=transition.likely_labels(probs, labels, matrix),
+            transition=matrix,
+            noise_rate=transition.noise_rate(matrix, labels) if rate is None else rate,
+        )
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What is no tensor."""
+        return {"settled": self.settled, "dropping": self.dropping}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`get_extra_state` gave."""
+        self.settled, self.dropping = bool(state["settled"]), bool(state["dropping"])

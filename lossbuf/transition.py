@@ -1,0 +1,204 @@
+"""The label noise itself: transition matrix, noise rate and likely true labels, from the outputs of a network.
+
+``transition[i, j]`` is P(given = j | true = i); rows sum to 1. The estimates rest on two assumptions: given the true
+class, the given label does not depend on the sample; and in every class the right label is the most frequent one. With
+more than half of a class mislabelled the true class is a matter of names, and no estimate can know better.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+SMALLEST = 1e-3
+"""Least entry of an estimated matrix, before rows are scaled to 1: no wrong label is held to be impossible."""
+
+
+def deconvolved(
+    outputs: Float[Tensor, "n_samples num_classes"],
+    transition: Float[Tensor, "num_classes num_classes"],
+    steps: int = 20,
+) -> Float[Tensor, "n_samples num_classes"]:
+    """Probabilities of the true class, from outputs of a network that was trained on the given labels.
+
+    Such a network says P(given | x) = sum over true of P(true | x) transition[true, given]; this undoes the sum.
+
+    Args:
+        outputs: Probabilities, rows sum to 1, shape ``(n_samples, num_classes)``.
+        transition: Shape ``(num_classes, num_classes)``.
+        steps: Iterations.
+
+    Source:
+        Richardson 1972, Lucy 1974.
+    """
+    matrix = transition.to(outputs.dtype)
+    true = outputs.clone()
+    for _ in range(steps):
+        true.mul_((outputs / (true @ matrix).clamp_(min=1e-9)) @ matrix.t())
+        true.div_(true.sum(1, keepdim=True).clamp_(min=1e-9))
+    return true
+
+
+def wrong_log_odds(
+    true_probs: Float[Tensor, "n_samples num_classes"],
+    labels: Int[Tensor, " n_samples"],
+    transition: Float[Tensor, "num_classes num_classes"],
+) -> Float[Tensor, " n_samples"]:
+    """Log-odds that the given label is wrong, shape ``(n_samples,)``.
+
+    With P(true = j | x, given) in proportion to P(true = j | x) transition[j, given].
+    """
+    joint = true_probs * transition.to(true_probs.dtype).t()[labels]
+    right = joint.gather(1, labels.unsqueeze(1)).squeeze(1)
+    wrong = joint.scatter(1, labels.unsqueeze(1), 0.0).sum(1)
+    return (wrong + 1e-9).log() - (right + 1e-9).log()
+
+
+def likely_labels(
+    true_probs: Float[Tensor, "n_samples num_classes"],
+    labels: Int[Tensor, " n_samples"],
+    transition: Float[Tensor, "num_classes num_classes"],
+) -> Int[Tensor, " n_samples"]:
+    """The most likely true class other than the given label, shape ``(n_samples,)``; the label if there is no other."""
+    joint = true_probs * transition.to(true_probs.dtype).t()[labels]
+    return joint.scatter_(1, labels.unsqueeze(1), -1.0).argmax(1)
+
+
+def from_anchors(
+    outputs: Float[Tensor, "n_samples num_classes"],
+    labels: Int[Tensor, " n_samples"],
+    usable: Bool[Tensor, " n_samples"] | None = None,
+    *,
+    confidence: float = 0.8,
+    least: int = 75,
+    most: float = 0.3,
+    rounds: int = 4,
+) -> Float[Tensor, "num_classes num_classes"]:
+    """Transition matrix from the samples that are most surely of each class: how often is each label given to them?
+
+    Anchors of a class are the rows whose deconvolved probability of it is above ``confidence``, but at least ``least``
+    (or half the class, if that is less) and at most the share ``most`` of the class. Entries off the diagonal are drawn
+    toward their mean as far as their scatter is what so few anchors would show by chance. Each round deconvolves with
+    the matrix of the round before.
+
+    Args:
+        outputs: Probabilities of a network trained on the given labels, shape ``(n_samples, num_classes)``.
+        labels: Given labels, shape ``(n_samples,)``.
+        usable: Where False the row is no anchor.
+        confidence: See above.
+        least: See above.
+        most: See above.
+        rounds: See above, at least 1.
+
+    Returns:
+        The matrix, float64, on the device of ``outputs``. A class that no label names has the row of the identity.
+
+    Source:
+        Anchor points: Patrini et al. 2017. Counting given labels of confident rows: Northcutt et al. 2021.
+
+    Differs from the papers:
+        Many anchors a class and their labels instead of one and its output; deconvolution; shrinkage.
+    """
+    num_classes = outputs.shape[1]
+    if usable is not None:
+        outputs, labels = outputs[usable], labels[usable]
+    given = torch.nn.functional.one_hot(labels, num_classes).double()
+    sizes = given.sum(0)
+    floor = torch.minimum((sizes / 2).floor(), torch.full_like(sizes, float(least))).clamp(min=1)
+    ceiling = torch.maximum((most * sizes).floor(), floor)
+    true, counts = outputs, floor
+    matrix = torch.eye(num_classes, dtype=torch.float64, device=outputs.device)
+    for turn in range(rounds):
+        if turn:
+            true = deconvolved(outputs, matrix)
+            counts = torch.minimum(torch.maximum((true > confidence).sum(0).double(), floor), ceiling)
+        found = torch.zeros_like(matrix)
+        for label in torch.nonzero(sizes).flatten().tolist():
+            anchors = true[:, label].argsort(descending=True, stable=True)[: int(counts[label])]
+            found[label] = given[anchors].mean(0)
+        found[sizes == 0] = torch.eye(num_classes, dtype=torch.float64, device=outputs.device)[sizes == 0]
+        matrix = smoothed(shrunk(found, counts))
+    return matrix
+
+
+def shrunk(
+    matrix: Float[Tensor, "num_classes num_classes"], counts: Float[Tensor, " num_classes"]
+) -> Float[Tensor, "num_classes num_classes"]:
+    """Entries off the diagonal, drawn toward their row's mean as far as chance explains their scatter.
+
+    Args:
+        matrix: Shares, rows sum to 1.
+        counts: Samples that each row was counted from.
+
+    Source:
+        Empirical Bayes, as in James, Stein 1961: the share kept is 1 - (variance by chance) / (variance seen).
+    """
+    if len(matrix) < 3:
+        return matrix
+    off = ~torch.eye(len(matrix), dtype=torch.bool, device=matrix.device)
+    mean = ((1 - matrix.diagonal()) / (len(matrix) - 1)).unsqueeze(1)
+    by_chance = (matrix * (1 - matrix) / counts.unsqueeze(1))[off].mean()
+    seen = (matrix - mean)[off].square().mean()
+    kept = (1 - by_chance / seen.clamp(min=1e-12)).clamp(min=0.0)
+    return torch.where(off, mean + kept * (matrix - mean), matrix)
+
+
+def smoothed(matrix: Float[Tensor, "num_classes num_classes"]) -> Float[Tensor, "num_classes num_classes"]:
+    """:data:`SMALLEST` added to every entry, rows scaled to 1."""
+    raised = matrix + SMALLEST
+    return raised / raised.sum(1, keepdim=True)
+
+
+def from_joint(
+    true_probs: Float[Tensor, "n_samples num_classes"],
+    labels: Int[Tensor, " n_samples"],
+    start: Float[Tensor, "num_classes num_classes"],
+    steps: int = 50,
+) -> Float[Tensor, "num_classes num_classes"]:
+    """Transition matrix under which the given labels are most likely, by expectation maximisation.
+
+    Args:
+        true_probs: Probabilities of the true class, from a network that wrong labels did not teach, shape
+            ``(n_samples, num_classes)``.
+        labels: Given labels, shape ``(n_samples,)``.
+        start: The matrix to start from.
+        steps: Iterations at most.
+
+    Returns:
+        The matrix, float64.
+    """
+    matrix = start.double()
+    given = torch.nn.functional.one_hot(labels, true_probs.shape[1]).to(true_probs.dtype)
+    for _ in range(steps):
+        joint = true_probs * matrix.to(true_probs.dtype).t()[labels]
+        joint.div_(joint.sum(1, keepdim=True).clamp_(min=1e-12))
+        counts = (joint.t() @ given).double()
+        after = counts / counts.sum(1, keepdim=True).clamp(min=1e-9)
+        after = torch.where(counts.sum(1, keepdim=True) > 0, after, matrix)
+        matrix = after
+    return matrix
+
+
+def true_shares(
+    transition: Float[Tensor, "num_classes num_classes"], labels: Int[Tensor, " n_samples"]
+) -> Float[Tensor, " num_classes"]:
+    """Shares of the true classes under which the given labels are most likely, shape ``(num_classes,)``, float64."""
+    matrix = transition.double()
+    given = torch.bincount(labels, minlength=len(matrix)).double()
+    given = given / given.sum().clamp(min=1)
+    shares = given.clone()
+    for _ in range(200):
+        before = shares
+        shares = shares * (matrix @ (given / (shares @ matrix).clamp(min=1e-12)))
+        shares = shares / shares.sum().clamp(min=1e-12)
+        if bool((shares - before).abs().max() < 1e-6):
+            break
+    return shares
+
+
+def noise_rate(
+    transition: Float[Tensor, "num_classes num_classes"], labels: Int[Tensor, " n_samples"]
+) -> Float[Tensor, ""]:
+    """Share of wrong labels: the sum of true_shares[i] (1 - transition[i, i]), a float64 scalar."""
+    return 1 - (true_shares(transition, labels) * transition.double().diagonal()).sum()

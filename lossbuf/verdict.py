@@ -1,0 +1,117 @@
+"""From what was recorded to a verdict on every label: suspicion, cut, suggested label, table."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import expit
+from torch import Tensor
+
+from lossbuf import checks
+from lossbuf.dynamics import SUSPICIONS, SampleStatistics
+from lossbuf.posterior import LabelPosterior
+from lossbuf.scores import suspicion_order
+from lossbuf.thresholds import Cut, CutRule, KnownRate, LogOdds, MaxFDR, Mixture, with_floor
+
+RANKINGS = ("posterior", *SUSPICIONS)
+"""What rows can be ranked by."""
+
+CLASS_FLOOR = 0.05
+"""Share of every given class that a cut on the posterior keeps."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is thought of every label.
+
+    Attributes:
+        suspicion: Higher is more suspect; NaN for rows never seen, shape ``(n_samples,)``.
+        tie_break: Mean label loss, which decides between equals, shape ``(n_samples,)``.
+        cut: Threshold, noise rate and suspects.
+        likely: For every row the class it is most likely of if its label is wrong, shape ``(n_samples,)``.
+        transition: P(given | true), shape ``(num_classes, num_classes)``; ``None`` without the posterior.
+    """
+
+    suspicion: NDArray[np.float32]
+    tie_break: NDArray[np.float32]
+    cut: Cut
+    likely: NDArray[np.int64]
+    transition: NDArray[np.float64] | None
+
+
+def cut_rule(rank_by: str, noise_rate: float | None, max_fdr: float | None, cut: CutRule | None) -> CutRule:
+    """The rule that the settings ask for.
+
+    Raises:
+        ValueError: If more than one is asked for, or ``max_fdr`` without the posterior.
+    """
+    given = {"noise_rate": noise_rate, "max_fdr": max_fdr, "cut": cut}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise ValueError(checks.problem(named[1], f"must be left out where `{named[0]}` is given", given[named[1]]))
+    if max_fdr is not None:
+        if rank_by != "posterior":
+            raise ValueError(checks.problem("max_fdr", "needs `rank_by` to be 'posterior'", repr(rank_by)))
+        return MaxFDR(max_fdr)
+    if noise_rate is not None:
+        return KnownRate(noise_rate)
+    return cut or (LogOdds() if rank_by == "posterior" else Mixture())
+
+
+def by_statistic(statistics: SampleStatistics, labels: Tensor, rank_by: str, rule: CutRule) -> Verdict:
+    """The verdict by one of :data:`~lossbuf.dynamics.SUSPICIONS`; waits for the device."""
+    suspicion = statistics.suspicion(rank_by).cpu().numpy()
+    tie_break = statistics.label_loss.cpu().numpy()
+    other, given = statistics.other_class.cpu().numpy(), labels.cpu().numpy()
+    return Verdict(suspicion, tie_break, rule(suspicion, tie_break), np.where(other >= 0, other, given), None)
+
+
+def by_posterior(
+    statistics: SampleStatistics, labels: Tensor, posterior: LabelPosterior, rule: CutRule, *, training: bool = False
+) -> Verdict:
+    """The verdict by the posterior; waits for the device.
+
+    Args:
+        statistics: Of the same rows.
+        labels: Given labels, shape ``(n_samples,)``.
+        posterior: What was recorded.
+        rule: Where to cut.
+        training: The verdict decides which rows go on training.
+
+    While wrong labels are trained on, and for the verdict that decides which are not, the share of wrong labels is
+    better known than each label's probability: :class:`~lossbuf.thresholds.LogOdds` then cuts off that share.
+    """
+    reading = posterior.read(labels, refine=not training)
+    suspicion, tie_break = reading.log_odds.cpu().numpy(), statistics.label_loss.cpu().numpy()
+    rate = float(reading.noise_rate)
+    if not isinstance(rule, LogOdds | MaxFDR):
+        cut = rule(suspicion, tie_break)
+    else:
+        vague = training or (isinstance(rule, LogOdds) and not posterior.dropping)
+        cut = (KnownRate(rate) if vague else rule)(suspicion, tie_break)._replace(noise_rate=rate)
+        cut = with_floor(cut, suspicion, labels.cpu().numpy(), CLASS_FLOOR)
+    return Verdict(suspicion, tie_break, cut, reading.likely.cpu().numpy(), reading.transition.cpu().numpy())
+
+
+def table(
+    verdict: Verdict, statistics: SampleStatistics, labels: Tensor, ids: Sequence[Hashable] | None
+) -> pd.DataFrame:
+    """All rows, most suspect first; see :meth:`~lossbuf.callback.LossBufferCallback.report`."""
+    columns = {name: value.cpu().numpy() for name, value in vars(statistics).items() if name != "other_class"}
+    if verdict.transition is not None:
+        columns = {"wrong_probability": expit(verdict.suspicion), **columns}
+    given, suspects = labels.cpu().numpy(), verdict.cut.suspect_mask
+    rows = pd.DataFrame(
+        {
+            "id": np.arange(len(given)) if ids is None else pd.Series(ids, dtype=object),
+            "given_label": given,
+            "suggested_label": np.where(suspects, verdict.likely, given),
+            "is_suspect": suspects,
+            **columns,
+        }
+    )
+    return rows.iloc[suspicion_order(verdict.suspicion, verdict.tie_break)]
