@@ -203,9 +203,7 @@ def main(
     first_seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
     full: Annotated[bool, typer.Option(help="All rows, not the subset of the preset.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows a step.")] = 128,
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Cells at a time; with one thread each if several.")
-    ] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Cells at a time; with one thread each if several.")] = 1,
     device: Annotated[str | None, typer.Option(help="Where to train, by default a GPU if there is one.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data; by default LOSSBUF_DATA.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/grid"),

@@ -15,6 +15,7 @@ skipped, and a training that was killed goes on from its last epoch. Test labels
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -33,12 +34,14 @@ from benchmarks import data as datasets
 from benchmarks import metrics, report, results
 from benchmarks.labels import LabelFileError, noisy_labels
 from lossbuf import networks, thresholds
-from lossbuf.callback import LossBufferCallback
+from lossbuf.callback import LossBufferCallback, LossBufferWarning, default_warmup
 from lossbuf.files import write_whole
 from lossbuf.noise import NoisyLabels
 from lossbuf.training import TrainSettings, accuracy, build, train
+from lossbuf.verdict import Verdict
 
 METHODS = (
+    "posterior",
     "score",
     "score2",
     "score3",
@@ -50,7 +53,7 @@ METHODS = (
     "wrong_count",
     "random",
 )
-WATCHED_BY_EPOCH = ("score", "score2", "score3", "label_loss", "aum")
+WATCHED_BY_EPOCH = ("posterior", "score", "score2", "score3", "label_loss", "aum")
 
 
 class NoiseKind(StrEnum):
@@ -153,7 +156,7 @@ class SeedRun:
 
     def watch(self) -> dict[str, Any]:
         """Train on all rows as they are, and rank them by every method."""
-        callback = LossBufferCallback(self.labels, self.data.num_classes)
+        callback = LossBufferCallback(self.labels, self.data.num_classes, warmup=default_warmup(self.settings.epochs))
         by_epoch: Callable[[], dict[str, float]] = lambda: {  # noqa: E731
             name: self._pure_rate(callback, name) for name in WATCHED_BY_EPOCH
         }
@@ -169,11 +172,19 @@ class SeedRun:
             name: {cut: rule(suspicion, tie_break).noise_rate for cut, rule in cuts.items()}
             for name, suspicion in suspicions.items()
         }
-        other = callback.statistics().other_class.cpu().numpy()
-        wrong = self.noisy.noise_mask
-        values["suggestion_right"] = float((other == self.data.labels.numpy())[wrong].mean()) if wrong.any() else None
-        values["transition"] = self.noisy.transition
-        return values
+        values["estimated_noise_rate"]["posterior"]["own"] = callback.find_cut().noise_rate
+        return {**values, **self._named(callback), "transition": self.noisy.transition}
+
+    def _named(self, callback: LossBufferCallback) -> dict[str, Any]:
+        """How well the true classes of wrong labels and the transition matrix are found."""
+        found, wrong = self._verdict(callback), self.noisy.noise_mask
+        right = (found.likely == self.data.labels.numpy())[wrong]
+        error = np.abs(np.asarray(found.transition) - self.noisy.transition).mean()
+        return {
+            "suggestion_right": float(right.mean()) if len(right) else None,
+            "estimated_transition": found.transition,
+            "transition_error": float(error),
+        }
 
     def kept(self, method: str) -> dict[str, Any]:
         """Train anew on the rows a method keeps."""
@@ -195,19 +206,21 @@ class SeedRun:
             self.labels,
             self.data.num_classes,
             mode=mode,
+            warmup=default_warmup(self.settings.epochs),
             noise_rate=self.noise_rate if known else None,
             cut=None if known else rules[self.settings.keep],
         )
         by_epoch: Callable[[], dict[str, float]] = lambda: {  # noqa: E731
-            callback.rank_by: self._pure_rate(callback, callback.rank_by)
+            "posterior": self._pure_rate(callback, "posterior")
         }
         values = self._train(mode, None, callback, by_epoch)
         suspicions = self._suspicions(callback)
         values["ranking"] = {
             name: metrics.ranking(suspicions[name], suspicions["label_loss"], self.noisy.noise_mask)
-            for name in (callback.rank_by, "aum")
+            for name in ("posterior", "aum")
         }
-        return {**values, **metrics.kept(callback.find_cut().suspect_mask, self.noisy.noise_mask)}
+        kept = metrics.kept(callback.find_cut().suspect_mask, self.noisy.noise_mask)
+        return {**values, **self._named(callback), **kept}
 
     def retrain(self, name: str, rows: NDArray[np.int64]) -> dict[str, Any]:
         """Train a fresh network on some rows, with their labels as given."""
@@ -259,15 +272,23 @@ class SeedRun:
 
     def _suspicions(self, callback: LossBufferCallback) -> dict[str, NDArray[np.float32]]:
         statistics = callback.statistics()
-        named = {name: statistics.suspicion(name).cpu().numpy() for name in METHODS if name != "random"}
-        generator = np.random.default_rng([self.seed, 1])
-        return {**named, "random": generator.random(len(self.labels), dtype=np.float32)}
+        by_statistic = [name for name in METHODS if name not in ("posterior", "random")]
+        return {
+            "posterior": self._verdict(callback).suspicion,
+            **{name: statistics.suspicion(name).cpu().numpy() for name in by_statistic},
+            "random": np.random.default_rng([self.seed, 1]).random(len(self.labels), dtype=np.float32),
+        }
+
+    def _verdict(self, callback: LossBufferCallback) -> Verdict:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LossBufferWarning)  # classes with most labels wrong may be asked for
+            return callback.verdict()
 
     def _pure_rate(self, callback: LossBufferCallback, name: str) -> float:
         statistics = callback.statistics()
-        cut = thresholds.KnownRate(self.noise_rate)(
-            statistics.suspicion(name).cpu().numpy(), statistics.label_loss.cpu().numpy()
-        )
+        posterior = name == "posterior"
+        suspicion = self._verdict(callback).suspicion if posterior else statistics.suspicion(name).cpu().numpy()
+        cut = thresholds.KnownRate(self.noise_rate)(suspicion, statistics.label_loss.cpu().numpy())
         return metrics.kept(cut.suspect_mask, self.noisy.noise_mask)["pure_rate"]
 
     def _save_scores(self, suspicions: dict[str, NDArray[np.float32]]) -> None:

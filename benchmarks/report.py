@@ -22,6 +22,7 @@ from benchmarks.results import read_json, write_json
 from lossbuf.files import write_whole
 
 NAMES = {
+    "posterior": "posterior",
     "score": "score, mean",
     "score2": "score2, mean",
     "score3": "score3, mean",
@@ -53,11 +54,12 @@ def rows(folder: Path) -> pd.DataFrame:
         for name, values in cells.items():
             row: dict[str, Any] = {"seed": seed, "method": name, **_columns(values)}
             if name in ("filter", "reweight"):
-                row |= values["ranking"]["score2"]
+                row |= values["ranking"]["posterior"]
             elif name.startswith("kept-") and "watch" in cells:
                 method = name.removeprefix("kept-")
                 row |= cells["watch"]["ranking"][method]
-                row["noise_rate"] = cells["watch"]["estimated_noise_rate"][method]["mixture"]
+                estimated = cells["watch"]["estimated_noise_rate"][method]
+                row["noise_rate"] = estimated.get("own", estimated["mixture"])
             found.append(row)
     return pd.DataFrame(found)
 
@@ -167,7 +169,7 @@ def _pure_rate_figure(scores: list[dict[str, NDArray[Any]]]) -> Figure:
 def _epoch_figure(seed_folders: list[Path]) -> Figure:
     figure = Figure(figsize=(9.6, 4.0), layout="constrained")
     pure, test = figure.subplots(1, 2)
-    for method in ("watch", "filter", "reweight", "oracle", "kept-score2"):
+    for method in ("watch", "filter", "reweight", "oracle", "kept-posterior"):
         cells = [content["values"] for path in seed_folders if (content := read_json(path / f"{method}.json"))]
         if not cells:
             continue
@@ -186,7 +188,7 @@ def _epoch_figure(seed_folders: list[Path]) -> Figure:
 
 def _histogram_figure(scores: dict[str, NDArray[Any]]) -> Figure:
     figure = Figure(figsize=(9.6, 4.8), layout="constrained")
-    methods = ("score", "score2", "score3", "label_loss", "aum", "wrong_count")
+    methods = ("posterior", "score", "score2", "score3", "label_loss", "aum")
     noisy = scores["noise_mask"].astype(bool)
     for axes, method in zip(figure.subplots(2, 3).flat, methods, strict=True):
         low, high = np.nanpercentile(scores[method], [0, 99.5])

@@ -331,8 +331,8 @@ class LossBufferCallback(nn.Module):
                 of names, and no method can tell.
         """
         verdict = self._verdict()
-        if verdict.transition is not None and (verdict.transition.diagonal() < 0.5).any():
-            hidden = ", ".join(map(str, np.flatnonzero(verdict.transition.diagonal() < 0.5)))
+        if len(verdict.hidden):
+            hidden = ", ".join(map(str, verdict.hidden))
             warnings.warn(
                 f"More than half of the labels of true class {hidden} seem wrong, so the labels alone cannot tell "
                 "which they are: look at some by hand. Where the network is still weak, train longer.",

@@ -23,12 +23,14 @@ class Reading(NamedTuple):
         likely: The most likely class other than the given label, shape ``(n_samples,)``.
         transition: P(given | true), rows sum to 1, float64, shape ``(num_classes, num_classes)``.
         noise_rate: Share of wrong labels, a float64 scalar.
+        hidden: True for classes of which more than half of the labels seem wrong, shape ``(num_classes,)``.
     """
 
     log_odds: Tensor
     likely: Tensor
     transition: Tensor
     noise_rate: Tensor
+    hidden: Tensor
 
 
 class LabelPosterior(nn.Module):
@@ -60,6 +62,7 @@ class LabelPosterior(nn.Module):
 
     settled_transition: Tensor
     settled_rate: Tensor
+    hidden: Tensor
     before: Tensor
 
     def __init__(self, n_samples: int, num_classes: int, *, warmup: int, drops: bool) -> None:
@@ -70,6 +73,7 @@ class LabelPosterior(nn.Module):
         self.settled = self.dropping = False
         self.register_buffer("settled_transition", torch.eye(num_classes, dtype=torch.float64))
         self.register_buffer("settled_rate", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("hidden", torch.zeros(num_classes, dtype=torch.bool))
         self.register_buffer("before", torch.full((n_samples,), float("nan")))
 
     def record(
@@ -105,6 +109,7 @@ class LabelPosterior(nn.Module):
         if not self.settled and (pure or epoch >= 2 * self.warmup):
             self.settled_transition.copy_(reading.transition)
             self.settled_rate.copy_(reading.noise_rate)
+            self.hidden.copy_(reading.hidden)
             self.settled = True
         if pure and self.drops:
             self.before.copy_(reading.log_odds)
@@ -121,20 +126,23 @@ class LabelPosterior(nn.Module):
             refine: Let the outputs since the matrix was settled change it.
         """
         seen, probs = self.outputs.seen, self.outputs.probabilities()
-        matrix, rate = (self.settled_transition, self.settled_rate) if self.settled else (None, None)
-        if matrix is None:
-            matrix = transition.from_anchors(probs, labels, seen)
+        matrix, rate, hidden = self.settled_transition, self.settled_rate, self.hidden
+        if not self.settled:
+            anchored = transition.from_anchors(probs, labels, seen)
+            matrix, rate, hidden = anchored.matrix, transition.noise_rate(anchored.matrix, labels), anchored.hidden()
         if not self.dropping:
             probs = transition.deconvolved(probs, matrix)
         elif refine:
             now = transition.from_joint(probs[seen], labels[seen], matrix)
-            matrix, rate = transition.smoothed((matrix + now) / 2), None
+            matrix = transition.smoothed((matrix + now) / 2)
+            rate = transition.noise_rate(matrix, labels)
         log_odds = transition.wrong_log_odds(probs, labels, matrix).float()
         return Reading(
             log_odds=torch.where(seen, log_odds, self.before),
             likely=transition.likely_labels(probs, labels, matrix),
             transition=matrix,
-            noise_rate=transition.noise_rate(matrix, labels) if rate is None else rate,
+            noise_rate=rate,
+            hidden=hidden,
         )
 
     def get_extra_state(self) -> dict[str, Any]:

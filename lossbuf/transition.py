@@ -7,12 +7,30 @@ more than half of a class mislabelled the true class is a matter of names, and n
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-SMALLEST = 1e-3
+SMALLEST = 2e-4
 """Least entry of an estimated matrix, before rows are scaled to 1: no wrong label is held to be impossible."""
+
+
+class Anchored(NamedTuple):
+    """A transition matrix counted from anchors.
+
+    Attributes:
+        matrix: P(given | true), rows sum to 1, float64, shape ``(num_classes, num_classes)``.
+        counts: Anchors of each class, float64, shape ``(num_classes,)``.
+    """
+
+    matrix: Tensor
+    counts: Tensor
+
+    def hidden(self) -> Bool[Tensor, " num_classes"]:
+        """True where more than half of a class's labels seem wrong, by more than two standard errors."""
+        return self.matrix.diagonal() + self.counts.clamp(min=1).rsqrt() < 0.5
 
 
 def deconvolved(
@@ -74,13 +92,13 @@ def from_anchors(
     least: int = 75,
     most: float = 0.3,
     rounds: int = 4,
-) -> Float[Tensor, "num_classes num_classes"]:
+) -> Anchored:
     """Transition matrix from the samples that are most surely of each class: how often is each label given to them?
 
     Anchors of a class are the rows whose deconvolved probability of it is above ``confidence``, but at least ``least``
     (or half the class, if that is less) and at most the share ``most`` of the class. Entries off the diagonal are drawn
-    toward their mean as far as their scatter is what so few anchors would show by chance. Each round deconvolves with
-    the matrix of the round before.
+    toward their mean as far as their scatter is what so few anchors would show by chance, and each row counts one
+    anchor more, shared by all labels. Each round deconvolves with the matrix of the round before.
 
     Args:
         outputs: Probabilities of a network trained on the given labels, shape ``(n_samples, num_classes)``.
@@ -92,7 +110,7 @@ def from_anchors(
         rounds: See above, at least 1.
 
     Returns:
-        The matrix, float64, on the device of ``outputs``. A class that no label names has the row of the identity.
+        The matrix and the number of anchors. A class that no label names has the row of the identity.
 
     Source:
         Anchor points: Patrini et al. 2017. Counting given labels of confident rows: Northcutt et al. 2021.
@@ -117,9 +135,10 @@ def from_anchors(
         for label in torch.nonzero(sizes).flatten().tolist():
             anchors = true[:, label].argsort(descending=True, stable=True)[: int(counts[label])]
             found[label] = given[anchors].mean(0)
-        found[sizes == 0] = torch.eye(num_classes, dtype=torch.float64, device=outputs.device)[sizes == 0]
-        matrix = smoothed(shrunk(found, counts))
-    return matrix
+        known = counts.unsqueeze(1)
+        found = (shrunk(found, counts) * known + 1 / num_classes) / (known + 1)
+        matrix = smoothed(torch.where((sizes > 0).unsqueeze(1), found, torch.eye(num_classes).to(found)))
+    return Anchored(matrix, counts)
 
 
 def shrunk(
@@ -137,7 +156,7 @@ def shrunk(
     if len(matrix) < 3:
         return matrix
     off = ~torch.eye(len(matrix), dtype=torch.bool, device=matrix.device)
-    mean = ((1 - matrix.diagonal()) / (len(matrix) - 1)).unsqueeze(1)
+    mean = ((matrix.sum(1) - matrix.diagonal()) / (len(matrix) - 1)).unsqueeze(1)
     by_chance = (matrix * (1 - matrix) / counts.unsqueeze(1))[off].mean()
     seen = (matrix - mean)[off].square().mean()
     kept = (1 - by_chance / seen.clamp(min=1e-12)).clamp(min=0.0)

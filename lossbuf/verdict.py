@@ -34,6 +34,7 @@ class Verdict:
         cut: Threshold, noise rate and suspects.
         likely: For every row the class it is most likely of if its label is wrong, shape ``(n_samples,)``.
         transition: P(given | true), shape ``(num_classes, num_classes)``; ``None`` without the posterior.
+        hidden: Classes of which more than half of the labels seem wrong.
     """
 
     suspicion: NDArray[np.float32]
@@ -41,6 +42,7 @@ class Verdict:
     cut: Cut
     likely: NDArray[np.int64]
     transition: NDArray[np.float64] | None
+    hidden: NDArray[np.int64]
 
 
 def cut_rule(rank_by: str, noise_rate: float | None, max_fdr: float | None, cut: CutRule | None) -> CutRule:
@@ -67,7 +69,9 @@ def by_statistic(statistics: SampleStatistics, labels: Tensor, rank_by: str, rul
     suspicion = statistics.suspicion(rank_by).cpu().numpy()
     tie_break = statistics.label_loss.cpu().numpy()
     other, given = statistics.other_class.cpu().numpy(), labels.cpu().numpy()
-    return Verdict(suspicion, tie_break, rule(suspicion, tie_break), np.where(other >= 0, other, given), None)
+    return Verdict(
+        suspicion, tie_break, rule(suspicion, tie_break), np.where(other >= 0, other, given), None, np.empty(0, int)
+    )
 
 
 def by_posterior(
@@ -94,7 +98,8 @@ def by_posterior(
         vague = training or (isinstance(rule, LogOdds) and not posterior.dropping)
         cut = (KnownRate(rate) if vague else rule)(suspicion, tie_break)._replace(noise_rate=rate)
         cut = with_floor(cut, suspicion, labels.cpu().numpy(), CLASS_FLOOR)
-    return Verdict(suspicion, tie_break, cut, reading.likely.cpu().numpy(), reading.transition.cpu().numpy())
+    likely, matrix, hidden = (part.cpu().numpy() for part in (reading.likely, reading.transition, reading.hidden))
+    return Verdict(suspicion, tie_break, cut, likely, matrix, np.flatnonzero(hidden))
 
 
 def table(

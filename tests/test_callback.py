@@ -157,7 +157,7 @@ def _by_hand(logits, labels, weights):
 @pytest.mark.parametrize("epochs", [0, 1, 2])
 @pytest.mark.parametrize("size", [1, 6, 30])
 def test_loss_and_gradient_by_hand(mode, epochs, size, generator):
-    run = Run(3, "cpu", generator, mode=mode, warmup=2, noise_rate=0.3)
+    run = Run(3, "cpu", generator, mode=mode, warmup=2, rank_by="score2", noise_rate=0.3)
     run.epochs(epochs, 8)
     logits, labels, rows = _batch(run.fast, generator, size)
     weights = run.fast.sample_weights[rows].tolist()
@@ -191,7 +191,7 @@ def test_loss_of_an_empty_batch(mode, device):
 
 
 def test_loss_where_all_weights_are_gone(device, generator):
-    run = Run(3, device, generator, mode="filter", warmup=1, noise_rate=1.0)
+    run = Run(3, device, generator, mode="filter", warmup=1, rank_by="score2", noise_rate=1.0)
     run.epochs(1, 8)
     logits, labels, rows = (part.detach().to(device) for part in _batch(run.fast, generator))
     loss = run.fast.loss(logits.requires_grad_(), labels, rows)
@@ -202,7 +202,7 @@ def test_loss_where_all_weights_are_gone(device, generator):
 
 @pytest.mark.parametrize("warmup", [1, 3])
 def test_filter_gives_suspects_weight_zero_after_the_warm_up(warmup, device, generator):
-    run = Run(3, device, generator, mode="filter", warmup=warmup, noise_rate=0.25)
+    run = Run(3, device, generator, mode="filter", warmup=warmup, rank_by="score2", noise_rate=0.25)
     for epoch in range(1, 5):
         run.epochs(1, 8)
         weights = run.step(range(N_SAMPLES)).cpu()
@@ -217,7 +217,7 @@ def test_filter_gives_suspects_weight_zero_after_the_warm_up(warmup, device, gen
 
 
 def test_reweight_gives_soft_weights(device, generator):
-    run = Run(3, device, generator, mode="reweight", warmup=1, noise_rate=0.25)
+    run = Run(3, device, generator, mode="reweight", warmup=1, rank_by="score2", noise_rate=0.25)
     run.epochs(2, 8)
     weights = run.fast.update(
         torch.zeros(N_SAMPLES, 3, device=device), run.labels.to(device), torch.arange(N_SAMPLES, device=device)
@@ -249,7 +249,7 @@ _STATISTICS = [name for name in vars(LossBufferCallback([0]).statistics()) if na
 
 @pytest.mark.parametrize("ids", [None, [f"image-{row}" for row in range(N_SAMPLES)]])
 def test_report(ids, device, generator):
-    run = Run(3, device, generator, ids=ids, noise_rate=0.25)
+    run = Run(3, device, generator, ids=ids, rank_by="score2", noise_rate=0.25)
     for _ in range(3):
         for start in range(0, N_SAMPLES - 3, 8):  # the last three are never seen
             run.step(range(start, min(start + 8, N_SAMPLES - 3)))
@@ -301,12 +301,13 @@ def test_suspects_that_were_predicted_as_labelled_keep_their_label():
     assert table["suggested_label"].tolist() == [0, 0]
 
 
-def test_wrong_labels_are_found(device, generator):
+@pytest.mark.parametrize("rank_by", ["posterior", "score2"])
+def test_wrong_labels_are_found(rank_by, device, generator):
     # The network is sure of the true class; a tenth of the labels is wrong.
     true = torch.arange(100) % 5
     labels = true.clone()
     labels[::10] = (true[::10] + 1) % 5
-    callback = LossBufferCallback(labels).to(device)
+    callback = LossBufferCallback(labels, rank_by=rank_by).to(device)
     for _ in range(3):
         logits = 5 * F.one_hot(true, 5) + torch.randn(100, 5, generator=generator)
         callback.update(logits.to(device), labels.to(device), torch.arange(100, device=device))

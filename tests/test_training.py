@@ -168,7 +168,7 @@ def test_modes_change_training_after_the_warm_up(mode, generator):
     settings, labels = replace(SETTINGS, epochs=6, lr=0.05), torch.arange(50) % 3
     x = torch.randn(50, 6, generator=generator) * 0.3 + F.one_hot(labels, 6) * 3.0
     labels[:4] = (labels[:4] + 1) % 3
-    callback = LossBufferCallback(labels, mode=mode, warmup=3, noise_rate=4 / 50)
+    callback = LossBufferCallback(labels, mode=mode, warmup=3, rank_by="score2", noise_rate=4 / 50)
     history = train(build(dropout_net, settings), x, labels, settings, callback=callback).loss
     watched = train(build(dropout_net, settings), x, labels, settings).loss
     assert history[:3] == pytest.approx(watched[:3], rel=1e-5)
