@@ -105,9 +105,10 @@ def test_a_block_is_padded_and_ordered_by_step(size, monkeypatch, generator):
     values = torch.rand(4, size, generator=generator)
     losses = SampleLosses(values[0], values[1], torch.arange(size), values[3])
     labels, rows, steps = torch.arange(size) + 1, torch.arange(size) + 2**40, torch.arange(size).flip(0)
-    found = gathered(Block(losses, labels, rows), steps, 3)
+    log_probs = torch.randn(size, 5, generator=generator)
+    found = gathered(Block(losses, labels, rows, log_probs), steps, 3)
     order = [place for place in reversed(range(size)) for _ in range(2)]
     assert found.rows.tolist() == rows[order].tolist() + [PADDING] * (6 - 2 * size)
     assert found.labels.tolist() == labels[order].tolist() + [PADDING] * (6 - 2 * size)
-    for one, other in zip(found.losses, losses, strict=True):
+    for one, other in zip((*found.losses, found.log_probs), (*losses, log_probs), strict=True):
         assert_same_bits(one[: 2 * size], other[order])

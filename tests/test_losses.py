@@ -154,3 +154,15 @@ def test_no_gradient_is_kept(generator):
 def test_bad_shapes_and_dtypes(logits, labels, message):
     with pytest.raises(ValueError, match=message):
         sample_losses(logits, labels)
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 10, 100])
+def test_log_probabilities_of_all_classes(num_classes, device, generator):
+    logits = (5 * torch.randn(9, num_classes, generator=generator)).to(device)
+    labels = torch.randint(num_classes, (9,), generator=generator).to(device)
+    found, log_probs = module.sample_losses_(logits.clone(), labels, log_probs=True)
+    torch.testing.assert_close(log_probs, logits.log_softmax(1), rtol=1e-5, atol=1e-5)
+    plain, nothing = module.sample_losses_(logits.clone(), labels)
+    assert nothing is None
+    for one, other in zip(found, plain, strict=True):
+        assert one.tolist() == other.tolist()

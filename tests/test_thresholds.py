@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lossbuf.thresholds import Cut, CutRule, KnownRate, Mixture, Otsu
+from lossbuf.thresholds import Cut, CutRule, KnownRate, LogOdds, MaxFDR, Mixture, Otsu, with_floor
 from tests.reference import thresholds as reference
 
 NAN = float("nan")
@@ -241,3 +241,60 @@ def test_mixture_where_all_but_a_few_are_equal():
     assert 0 < cut.suspect_mask.sum() <= 3
     assert not cut.suspect_mask[3:].any()
     assert cut.noise_rate < 0.01
+
+
+# ---- rules on log-odds -----------------------------------------------------------------------------------------------
+
+
+def _probabilities(values):
+    return 1 / (1 + np.exp(-np.asarray(values)))
+
+
+def test_log_odds_cut_at_even_chances():
+    cut = LogOdds()([-1.0, 0.0, 2.0, NAN])
+    assert cut.suspect_mask.tolist() == [False, True, True, False]
+    assert cut.noise_rate == pytest.approx(_probabilities([-1.0, 0.0, 2.0]).mean())
+    assert LogOdds()([NAN]).noise_rate == 0.0
+
+
+@pytest.mark.parametrize("max_fdr", [0.0, 0.02, 0.1, 0.3, 1.0])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [1, 5, 80])
+def test_max_fdr_is_the_lowest_cut_allowed(max_fdr, kind, size):
+    values = np.clip(some_values(kind, size, seed=2), -30, 30)
+    mask = MaxFDR(max_fdr)(values).suspect_mask
+    allowed = [np.zeros(size, dtype=bool)]
+    for threshold in np.unique(values):
+        flagged = values >= threshold
+        if (1 - _probabilities(values[flagged])).mean() <= max_fdr:
+            allowed.append(flagged)
+    assert mask.sum() == max(one.sum() for one in allowed)
+    assert not mask.any() or values[mask].min() > values[~mask].max(initial=-np.inf)
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.1, NAN])
+def test_max_fdr_out_of_range(bad):
+    with pytest.raises(ValueError, match="`max_fdr` must lie in"):
+        MaxFDR(bad)
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.05, 0.5, 1.0])
+def test_every_class_keeps_its_floor(floor):
+    draws = np.random.default_rng(0)
+    labels, values = draws.integers(0, 4, 101), draws.normal(size=101)
+    values[labels == 2] += 9  # all of them suspects
+    cut = KnownRate(0.6)(values)
+    found = with_floor(cut, values, labels, floor)
+    assert not (found.suspect_mask & ~cut.suspect_mask).any()
+    for label in range(4):
+        mine = labels == label
+        least = int(np.ceil(floor * mine.sum()))
+        assert (~found.suspect_mask[mine]).sum() == max(least, (~cut.suspect_mask[mine]).sum())
+        let_off = cut.suspect_mask & ~found.suspect_mask & mine
+        assert not let_off.any() or values[let_off].max() <= values[found.suspect_mask & mine].min(initial=np.inf)
+    assert found.noise_rate == cut.noise_rate
+
+
+def test_floor_out_of_range():
+    with pytest.raises(ValueError, match="`floor` must lie in"):
+        with_floor(KnownRate(0.5)([1.0, 2.0]), [1.0, 2.0], [0, 1], 1.5)

@@ -1,0 +1,130 @@
+"""Transition matrices and what is read through them, in loops over Python floats."""
+
+import math
+
+Matrix = list[list[float]]
+
+
+def deconvolved(outputs: Matrix, transition: Matrix, steps: int) -> Matrix:
+    """Richardson-Lucy, a row at a time."""
+    found = []
+    for output in outputs:
+        true, classes = list(output), range(len(output))
+        for _ in range(steps):
+            said = [max(sum(true[i] * transition[i][j] for i in classes), 1e-9) for j in classes]
+            true = [true[i] * sum(output[j] / said[j] * transition[i][j] for j in classes) for i in classes]
+            total = max(sum(true), 1e-9)
+            true = [value / total for value in true]
+        found.append(true)
+    return found
+
+
+def wrong_log_odds(true_probs: Matrix, labels: list[int], transition: Matrix) -> list[float]:
+    """By Bayes, a row at a time."""
+    found = []
+    for probs, label in zip(true_probs, labels, strict=True):
+        joint = [prob * transition[i][label] for i, prob in enumerate(probs)]
+        wrong = sum(value for i, value in enumerate(joint) if i != label)
+        found.append(math.log(wrong + 1e-9) - math.log(joint[label] + 1e-9))
+    return found
+
+
+def likely_labels(true_probs: Matrix, labels: list[int], transition: Matrix) -> list[int]:
+    """The class other than the label with the largest share."""
+    found = []
+    for probs, label in zip(true_probs, labels, strict=True):
+        others = [i for i in range(len(probs)) if i != label] or [label]
+        found.append(max(others, key=lambda i: (probs[i] * transition[i][label], -i)))
+    return found
+
+
+def shrunk(matrix: Matrix, counts: list[float]) -> Matrix:
+    """Off the diagonal toward the row's mean, as far as chance explains the scatter."""
+    size = len(matrix)
+    if size < 3:
+        return matrix
+    pairs = [(i, j) for i in range(size) for j in range(size) if i != j]
+    means = [sum(matrix[i][j] for j in range(size) if j != i) / (size - 1) for i in range(size)]
+    by_chance = sum(matrix[i][j] * (1 - matrix[i][j]) / counts[i] for i, j in pairs) / len(pairs)
+    seen = sum((matrix[i][j] - means[i]) ** 2 for i, j in pairs) / len(pairs)
+    kept = max(0.0, 1 - by_chance / max(seen, 1e-12))
+    return [
+        [matrix[i][j] if i == j else means[i] + kept * (matrix[i][j] - means[i]) for j in range(size)]
+        for i in range(size)
+    ]
+
+
+def smoothed(matrix: Matrix, smallest: float) -> Matrix:
+    """No entry is 0."""
+    return [[(value + smallest) / sum(one + smallest for one in row) for value in row] for row in matrix]
+
+
+def from_anchors(
+    outputs: Matrix,
+    labels: list[int],
+    usable: list[bool],
+    *,
+    confidence: float,
+    least: int,
+    most: float,
+    rounds: int,
+    smallest: float,
+) -> tuple[Matrix, list[int]]:
+    """Labels of the surest rows of each class, counted; matrix and anchors a class."""
+    num_classes = len(outputs[0])
+    outputs = [row for row, fine in zip(outputs, usable, strict=True) if fine]
+    labels = [label for label, fine in zip(labels, usable, strict=True) if fine]
+    sizes = [labels.count(label) for label in range(num_classes)]
+    floors = [max(1, min(size // 2, least)) for size in sizes]
+    ceilings = [max(floor, int(most * size)) for floor, size in zip(floors, sizes, strict=True)]
+    true, counts, matrix = outputs, floors, []
+    for turn in range(rounds):
+        if turn:
+            true = deconvolved(outputs, matrix, 20)
+            sure = [sum(row[label] > confidence for row in true) for label in range(num_classes)]
+            counts = [min(max(one, low), high) for one, low, high in zip(sure, floors, ceilings, strict=True)]
+        found = []
+        for label in range(num_classes):
+            order = sorted(range(len(true)), key=lambda row: -true[row][label])[: counts[label]]
+            found.append(
+                [sum(labels[row] == given for row in order) / max(len(order), 1) for given in range(num_classes)]
+            )
+        found = shrunk([row if size else [0.0] * num_classes for row, size in zip(found, sizes, strict=True)], counts)
+        matrix = [
+            [(value * count + 1 / num_classes) / (count + 1) for value in row]
+            for row, count in zip(found, counts, strict=True)
+        ]
+        for label, size in enumerate(sizes):
+            if not size:
+                matrix[label] = [float(given == label) for given in range(num_classes)]
+        matrix = smoothed(matrix, smallest)
+    return matrix, counts
+
+
+def from_joint(true_probs: Matrix, labels: list[int], start: Matrix, steps: int) -> Matrix:
+    """Expectation maximisation; a class that nothing is of keeps its row."""
+    matrix, classes = start, range(len(start))
+    for _ in range(steps):
+        counts = [[0.0 for _ in classes] for _ in classes]
+        for probs, label in zip(true_probs, labels, strict=True):
+            joint = [probs[i] * matrix[i][label] for i in classes]
+            total = max(sum(joint), 1e-12)
+            for i in classes:
+                counts[i][label] += joint[i] / total
+        matrix = [
+            [value / max(sum(row), 1e-9) for value in row] if sum(row) > 0 else matrix[i]
+            for i, row in enumerate(counts)
+        ]
+    return matrix
+
+
+def true_shares(transition: Matrix, labels: list[int]) -> list[float]:
+    """The shares of true classes that make the given ones most likely."""
+    classes = range(len(transition))
+    given = [labels.count(label) / len(labels) for label in classes]
+    shares = list(given)
+    for _ in range(2000):
+        said = [sum(shares[i] * transition[i][j] for i in classes) for j in classes]
+        shares = [shares[i] * sum(transition[i][j] * given[j] / max(said[j], 1e-12) for j in classes) for i in classes]
+        shares = [value / sum(shares) for value in shares]
+    return shares
