@@ -40,7 +40,8 @@ from benchmarks import grid_report, metrics, results
 from benchmarks.labels import noisy_labels
 from benchmarks.peers import Found, Task, aum, confident_learning, watching
 from lossbuf import networks
-from lossbuf.callback import LossBufferCallback, LossBufferWarning, default_warmup
+from lossbuf.callback import LossBufferCallback, LossBufferWarning
+from lossbuf.posterior import default_warmup
 from lossbuf.training import TrainSettings, accuracy, build, train
 
 

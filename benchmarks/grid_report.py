@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -55,97 +56,97 @@ def cells(folder: Path) -> pd.DataFrame:
 def standings(table: pd.DataFrame) -> pd.DataFrame:
     """A row a data set and noise: ours, the best peer, and whether ours is first or within a standard error of it."""
     found: list[dict[str, Any]] = []
-    for key, part in table.groupby(KEYS, sort=False):
-        by_method = {str(name): rows.sort_values("seed") for name, rows in part.groupby("method")}
+    for key in dict.fromkeys(table[KEYS].itertuples(index=False, name=None)):
+        part = table.loc[(table[KEYS] == list(key)).all(axis=1)].sort_values("seed")
+        by_method = {name: part.loc[part["method"] == name] for name in dict.fromkeys(part["method"])}
         ours = by_method["ours"]
-        row: dict[str, Any] = {**dict(zip(KEYS, np.atleast_1d(np.asarray(key, dtype=object)), strict=True))}
-        row["seeds"] = len(ours)
+
+        def values(name: str, method: str = "ours", by_method: dict[str, Any] = by_method) -> NDArray[np.float64]:
+            return by_method[method][name].to_numpy(dtype=float)
+
+        row: dict[str, Any] = {**dict(zip(KEYS, key, strict=True)), "seeds": len(ours)}
         for name, sign in (("auroc", 1), ("fnr_at_rate", -1)):
-            means = {peer: float(by_method[peer][name].mean()) for peer in PEERS if peer in by_method}
-            best = max(means, key=lambda peer: sign * means[peer])
-            gap = sign * (ours[name].to_numpy() - by_method[best][name].to_numpy())
+            means = {peer: float(values(name, peer).mean()) for peer in PEERS if peer in by_method}
+            best = max(means, key=lambda peer, means=means, sign=sign: sign * means[peer])
+            gap = sign * (values(name) - values(name, best))
             error = float(gap.std(ddof=1) / np.sqrt(len(gap))) if len(gap) > 1 else 0.0
-            row |= {name: float(ours[name].mean()), f"{name} of best peer": means[best], f"{name}: best peer": best}
+            row |= {name: float(values(name).mean()), f"{name} of best peer": means[best], f"{name}: best peer": best}
             row[f"{name}: first"] = bool(gap.mean() + error >= 0)
-        row["true rate"] = float(ours["true_noise_rate"].mean())
-        row["estimated rate"] = float(ours["noise_rate"].mean())
-        row["rate error"] = float((ours["noise_rate"] - ours["true_noise_rate"]).abs().mean())
-        row["f1"], row["best f1"] = float(ours["f1"].mean()), float(ours["best_f1"].mean())
-        row["f1 of cleanlab"] = float(by_method["cleanlab"]["f1"].mean())
-        row["transition error"] = float(ours["transition_error"].mean())
-        row["suggestion right"] = float(ours["suggestion_right"].astype(float).mean())
-        row["cost"] = float((ours["seconds"] / ours["plain_seconds"]).median())
+        row["true rate"] = float(values("true_noise_rate").mean())
+        row["estimated rate"] = float(values("noise_rate").mean())
+        row["rate error"] = float(np.abs(values("noise_rate") - values("true_noise_rate")).mean())
+        row["f1"], row["best f1"] = float(values("f1").mean()), float(values("best_f1").mean())
+        row["f1 of cleanlab"] = float(values("f1", "cleanlab").mean())
+        row["transition error"] = float(values("transition_error").mean())
+        row["suggestion right"] = float(np.mean(values("suggestion_right")))
+        row["cost"] = float(np.median(values("seconds") / values("plain_seconds")))
         for name in ("all rows", "ours", "oracle"):
-            row[f"accuracy, {name}"] = float(ours[f"accuracy, {name}"].mean())
+            row[f"accuracy, {name}"] = float(values(f"accuracy, {name}").mean())
         found.append(row)
     return pd.DataFrame(found)
 
 
 def fnr_gain(rows: pd.DataFrame) -> float:
     """Mean share of the best peer's missed labels that ours finds, over structured noise."""
-    part = rows[rows["noise_kind"].isin(STRUCTURED)]
-    return float((1 - part["fnr_at_rate"] / part["fnr_at_rate of best peer"]).mean()) if len(part) else float("nan")
+    part = rows.loc[rows["noise_kind"].isin(STRUCTURED)]
+    ours, best = (part[name].to_numpy(dtype=float) for name in ("fnr_at_rate", "fnr_at_rate of best peer"))
+    return float((1 - ours / best).mean()) if len(part) else float("nan")
 
 
-def comparison(table: pd.DataFrame, name: str) -> pd.DataFrame:
+def comparison(table: pd.DataFrame, name: str) -> list[dict[str, str]]:
     """Mean and deviation over seeds of one value, a row a noise, a column a method."""
-    methods = ["ours", *PEERS, *OWN_EARLIER]
-    grouped = table.groupby([*KEYS, "method"], sort=False)[name]
-    texts = grouped.mean().map("{:.4f}".format)
-    spread = grouped.std().fillna(0).map(lambda value: f" ±{value:.4f}".replace("±0", "±"))
-    counted = grouped.count()
-    cells_of = texts.where(counted < 2, texts + spread).unstack("method")
-    return cells_of[[method for method in methods if method in cells_of]]
+    rows: list[dict[str, str]] = []
+    for key, part in table.groupby(KEYS, sort=False):
+        _, kind, rate = key if isinstance(key, tuple) else (key, "", "")
+        row = {"noise": f"{kind} {rate:g}"}
+        for method in ("ours", *PEERS, *OWN_EARLIER):
+            values = part.loc[part["method"] == method, name].to_numpy(dtype=float)
+            if len(values):
+                spread = f" ±{values.std(ddof=1):.4f}".replace("±0", "±") if len(values) > 1 else ""
+                row[PEERS.get(method, method)] = f"{values.mean():.4f}{spread}"
+        rows.append(row)
+    return rows
 
 
 def markdown(table: pd.DataFrame) -> str:
     """All tables as Markdown."""
     rows = standings(table)
-    parts = []
-    for dataset, own in rows.groupby("dataset", sort=False):
+    parts: list[str] = []
+    for dataset in dict.fromkeys(table["dataset"]):
+        own, mine = rows.loc[rows["dataset"] == dataset], table.loc[table["dataset"] == dataset]
         seeds = "/".join(str(count) for count in sorted(set(own["seeds"])))
-        first = table[table["dataset"] == dataset].iloc[0]
+        first = mine.iloc[0]
         size = "all rows" if pd.isna(first["subset"]) else f"{int(first['subset']):,} rows"
         parts.append(f"### {dataset} ({size}, {first['epochs']} epochs, {seeds} seeds)\n")
         parts.append(_pipe(_short(own)))
         for name, title in (("auroc", "AUROC"), ("fnr_at_rate", "FNR at the true rate"), ("f1", "F1 at the own cut")):
-            part = comparison(table[table["dataset"] == dataset], name).reset_index().drop(columns="dataset")
             parts.append(f"{title}, by method:\n")
-            parts.append(_pipe(part.rename(columns={**PEERS, "noise_kind": "noise", "noise": "rate"})))
+            parts.append(_pipe(comparison(mine, name)))
     return "\n".join(parts)
 
 
-def _short(rows: pd.DataFrame) -> pd.DataFrame:
-    number = "{:.4f}".format
-    return pd.DataFrame(
-        {
-            "noise": rows["noise_kind"] + " " + rows["noise"].map("{:g}".format),
-            "AUROC": rows["auroc"].map(number) + rows["auroc: first"].map({True: "", False: " (not first)"}),
-            "best peer's": rows["auroc of best peer"].map(number) + " " + rows["auroc: best peer"].map(PEERS),
-            "FNR": rows["fnr_at_rate"].map(number) + rows["fnr_at_rate: first"].map({True: "", False: " (not first)"}),
-            "best peer's FNR": rows["fnr_at_rate of best peer"].map(number)
-            + " "
-            + rows["fnr_at_rate: best peer"].map(PEERS),
-            "rate, estimated / true": rows["estimated rate"].map("{:.3f}".format)
-            + " / "
-            + rows["true rate"].map("{:.3f}".format),
-            "F1 / best F1": rows["f1"].map("{:.3f}".format) + " / " + rows["best f1"].map("{:.3f}".format),
-            "transition error": rows["transition error"].map("{:.3f}".format),
-            "suggestion right": rows["suggestion right"].map("{:.3f}".format),
-            "accuracy: all rows / ours / oracle": rows["accuracy, all rows"].map(number)
-            + " / "
-            + rows["accuracy, ours"].map(number)
-            + " / "
-            + rows["accuracy, oracle"].map(number),
-            "cost": rows["cost"].map("{:.2f}".format),
-        }
-    )
+def _short(rows: pd.DataFrame) -> list[dict[str, str]]:
+    """The standings as text, a dict a row."""
+    found: list[dict[str, str]] = []
+    for row in rows.to_dict("records"):
+        texts = {"noise": f"{row['noise_kind']} {row['noise']:g}"}
+        for name, title in (("auroc", "AUROC"), ("fnr_at_rate", "FNR")):
+            texts[title] = f"{row[name]:.4f}" + ("" if row[f"{name}: first"] else " (not first)")
+            texts[f"best peer's {title}"] = f"{row[f'{name} of best peer']:.4f} {PEERS[row[f'{name}: best peer']]}"
+        texts["rate, estimated / true"] = f"{row['estimated rate']:.3f} / {row['true rate']:.3f}"
+        texts["F1 / best F1"] = f"{row['f1']:.3f} / {row['best f1']:.3f}"
+        texts["transition error"] = f"{row['transition error']:.3f}"
+        texts["suggestion right"] = f"{row['suggestion right']:.3f}"
+        accuracies = (f"{row[f'accuracy, {name}']:.4f}" for name in ("all rows", "ours", "oracle"))
+        texts["accuracy: all rows / ours / oracle"] = " / ".join(accuracies)
+        texts["cost"] = f"{row['cost']:.2f}"
+        found.append(texts)
+    return found
 
 
-def _pipe(table: pd.DataFrame) -> str:
-    head = [str(column) for column in table.columns]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(str(value) for value in row) + " |" for row in table.itertuples(index=False)]
+def _pipe(rows: list[dict[str, str]]) -> str:
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+    lines += ["| " + " | ".join(row.get(name, "") for name in rows[0]) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
@@ -159,13 +160,14 @@ def show(folder: Path) -> None:
         console.print(f"no cells in {folder}")
         return
     rows = standings(table)
-    for dataset, own in rows.groupby("dataset", sort=False):
+    for dataset in dict.fromkeys(rows["dataset"]):
+        own = rows.loc[rows["dataset"] == dataset]
         short = _short(own)
         printed = Table(title=f"{dataset}: ours against the best peer, seeds: {own['seeds'].min()}")
-        for column in short.columns:
+        for column in short[0]:
             printed.add_column(column)
-        for row in short.itertuples(index=False):
-            printed.add_row(*(str(value) for value in row))
+        for row in short:
+            printed.add_row(*row.values())
         console.print(printed)
         console.print(f"{dataset}: of the best peer's missed labels, ours finds {fnr_gain(own):.0%} (structured noise)")
     write_json(folder / "summary.json", {"standings": rows.to_dict("records")})

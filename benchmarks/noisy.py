@@ -34,9 +34,10 @@ from benchmarks import data as datasets
 from benchmarks import metrics, report, results
 from benchmarks.labels import LabelFileError, noisy_labels
 from lossbuf import networks, thresholds
-from lossbuf.callback import LossBufferCallback, LossBufferWarning, default_warmup
+from lossbuf.callback import LossBufferCallback, LossBufferWarning
 from lossbuf.files import write_whole
 from lossbuf.noise import NoisyLabels
+from lossbuf.posterior import default_warmup
 from lossbuf.training import TrainSettings, accuracy, build, train
 from lossbuf.verdict import Verdict
 

@@ -5,7 +5,8 @@ from lossbuf.callback import LossBufferCallback, LossBufferWarning
 from lossbuf.data import IndexedDataset
 from lossbuf.losses import SampleLosses, sample_losses
 from lossbuf.selectors import LossBufferSelector
-from lossbuf.thresholds import Cut, KnownRate, Mixture, Otsu
+from lossbuf.thresholds import Cut, KnownRate, MaxFDR, Mixture, Otsu
+from lossbuf.verdict import Verdict
 
 __version__ = "0.1.0"
 
@@ -18,8 +19,10 @@ __all__ = [
     "LossBufferSelector",
     "LossBufferWarning",
     "LossBuffers",
+    "MaxFDR",
     "Mixture",
     "Otsu",
     "SampleLosses",
+    "Verdict",
     "sample_losses",
 ]

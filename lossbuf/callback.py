@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
@@ -25,9 +24,9 @@ from lossbuf.losses import NARROW, sample_losses_
 from lossbuf.posterior import LabelPosterior
 from lossbuf.rows import RowNames
 from lossbuf.staging import Stage
-from lossbuf.states import check_same_kind
+from lossbuf.states import check_same_kind, fingerprint
 from lossbuf.thresholds import Cut, CutRule
-from lossbuf.verdict import RANKINGS, Verdict, by_posterior, by_statistic, cut_rule, table
+from lossbuf.verdict import RANKINGS, Verdict, by_posterior, by_statistic, cut_rule, doubts, table
 from lossbuf.weighting import hard_weights, soft_weights
 
 _KIND = "lossbuf.callback"
@@ -37,11 +36,6 @@ _REASONS = ("not_finite", "label_out_of_range", "unknown_row", "other_label")
 
 class LossBufferWarning(UserWarning):
     """Something in the training data or loop is not as it should be; what was collected is sound."""
-
-
-def default_warmup(epochs: int) -> int:
-    """Epochs to watch before suspects are dropped: half of all, at most 6."""
-    return min(6, (epochs + 1) // 2)
 
 
 class LossBufferCallback(nn.Module):
@@ -78,8 +72,8 @@ class LossBufferCallback(nn.Module):
         noise_rate: Share of wrong labels, where it is known.
         max_fdr: Largest share of right labels among the suspects to put up with, as an alternative; for ``"posterior"``
             only.
-        cut: Rule that sets the cut, as another; by default a suspect's label is more likely wrong than right, or with
-            another ranking :class:`~lossbuf.thresholds.Mixture` decides.
+        cut: Rule that sets the cut, as another; by default as many rows are suspects as labels are estimated to be
+            wrong, or with another ranking :class:`~lossbuf.thresholds.Mixture` decides.
 
     Raises:
         ValueError: If labels are out of range, ids are not unique, or a setting has no meaning.
@@ -328,17 +322,11 @@ class LossBufferCallback(nn.Module):
 
         Warns:
             LossBufferWarning: If in a class more than half of the labels seem wrong: which of them are is then a matter
-                of names, and no method can tell.
+                of names, and no method can tell. Or if the two estimates of the noise rate disagree.
         """
         verdict = self._verdict()
-        if len(verdict.hidden):
-            hidden = ", ".join(map(str, verdict.hidden))
-            warnings.warn(
-                f"More than half of the labels of true class {hidden} seem wrong, so the labels alone cannot tell "
-                "which they are: look at some by hand. Where the network is still weak, train longer.",
-                LossBufferWarning,
-                stacklevel=2,
-            )
+        for doubt in doubts(verdict):
+            warnings.warn(doubt, LossBufferWarning, stacklevel=2)
         return verdict
 
     def find_cut(self) -> Cut:
@@ -374,7 +362,7 @@ class LossBufferCallback(nn.Module):
             "num_classes": self.num_classes,
             "n_samples": self.n_samples,
             "window": self.rings.window,
-            "data": self._fingerprint(),
+            "data": fingerprint(self.dynamics.labels, self.ids),
             "stage": self.stage.state(),
             "told": list(self._told),
             "weighted": self.weighted,
@@ -410,9 +398,3 @@ class LossBufferCallback(nn.Module):
                 What was collected so far then stays.
         """
         self.load_state_dict(load_tensors(path, _KIND).get("state", {}))
-
-    def _fingerprint(self) -> str:
-        digest = hashlib.sha256(self.dynamics.labels.cpu().numpy().tobytes())
-        if self.ids is not None:
-            digest.update(repr(self.ids).encode())
-        return digest.hexdigest()

@@ -15,6 +15,11 @@ PURITY = 0.75
 """Expected share of right labels among the kept rows from which on the estimate counts as settled."""
 
 
+def default_warmup(epochs: int) -> int:
+    """Epochs to watch before suspects are dropped: half of all, at most 6."""
+    return min(6, (epochs + 1) // 2)
+
+
 class Reading(NamedTuple):
     """What the outputs so far say of the labels.
 
@@ -23,6 +28,8 @@ class Reading(NamedTuple):
         likely: The most likely class other than the given label, shape ``(n_samples,)``.
         transition: P(given | true), rows sum to 1, float64, shape ``(num_classes, num_classes)``.
         noise_rate: Share of wrong labels, a float64 scalar.
+        estimates: The noise rate by the anchors, the same from all outputs since (equal to it before there are any),
+            and the standard error of the first, float64, shape ``(3,)``.
         hidden: True for classes of which more than half of the labels seem wrong, shape ``(num_classes,)``.
     """
 
@@ -30,6 +37,7 @@ class Reading(NamedTuple):
     likely: Tensor
     transition: Tensor
     noise_rate: Tensor
+    estimates: Tensor
     hidden: Tensor
 
 
@@ -62,6 +70,7 @@ class LabelPosterior(nn.Module):
 
     settled_transition: Tensor
     settled_rate: Tensor
+    settled_error: Tensor
     hidden: Tensor
     before: Tensor
 
@@ -73,6 +82,7 @@ class LabelPosterior(nn.Module):
         self.settled = self.dropping = False
         self.register_buffer("settled_transition", torch.eye(num_classes, dtype=torch.float64))
         self.register_buffer("settled_rate", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("settled_error", torch.zeros((), dtype=torch.float64))
         self.register_buffer("hidden", torch.zeros(num_classes, dtype=torch.bool))
         self.register_buffer("before", torch.full((n_samples,), float("nan")))
 
@@ -109,6 +119,7 @@ class LabelPosterior(nn.Module):
         if not self.settled and (pure or epoch >= 2 * self.warmup):
             self.settled_transition.copy_(reading.transition)
             self.settled_rate.copy_(reading.noise_rate)
+            self.settled_error.copy_(reading.estimates[2])
             self.hidden.copy_(reading.hidden)
             self.settled = True
         if pure and self.drops:
@@ -127,13 +138,17 @@ class LabelPosterior(nn.Module):
         """
         seen, probs = self.outputs.seen, self.outputs.probabilities()
         matrix, rate, hidden = self.settled_transition, self.settled_rate, self.hidden
+        error = self.settled_error
         if not self.settled:
             anchored = transition.from_anchors(probs, labels, seen)
             matrix, rate, hidden = anchored.matrix, transition.noise_rate(anchored.matrix, labels), anchored.hidden()
+            error = anchored.rate_error(labels)
+        estimates = torch.stack([rate, rate, error])
         if not self.dropping:
             probs = transition.deconvolved(probs, matrix)
         elif refine:
             now = transition.from_joint(probs[seen], labels[seen], matrix)
+            estimates[1] = transition.noise_rate(now, labels)
             matrix = transition.smoothed((matrix + now) / 2)
             rate = transition.noise_rate(matrix, labels)
         log_odds = transition.wrong_log_odds(probs, labels, matrix).float()
@@ -142,6 +157,7 @@ class LabelPosterior(nn.Module):
             likely=transition.likely_labels(probs, labels, matrix),
             transition=matrix,
             noise_rate=rate,
+            estimates=estimates,
             hidden=hidden,
         )
 

@@ -108,24 +108,6 @@ class Mixture:
 
 
 @dataclass(frozen=True)
-class LogOdds:
-    """Cut where a label is more likely wrong than right, for suspicions that are log-odds of a wrong label.
-
-    The noise rate is the mean probability.
-
-    Example:
-        >>> LogOdds()([-2.0, 3.0]).suspect_mask
-        array([False,  True])
-    """
-
-    def __call__(self, suspicion: ArrayLike, tie_break: ArrayLike | None = None) -> Cut:
-        """Apply the rule to log-odds of shape ``(n_samples,)``; there are no ties to break."""
-        values = _checked(suspicion)
-        known = values[~np.isnan(values)]
-        return _cut_at(values, 0.0, float(expit(known).mean()) if len(known) else 0.0)
-
-
-@dataclass(frozen=True)
 class MaxFDR:
     """Cut as low as the expected share of right labels among the suspects allows, for log-odds of a wrong label.
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +62,19 @@ class TrainSettings:
         return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
+@runtime_checkable
+class StepCallback(Protocol):
+    """What :func:`train` asks of a callback; :class:`~lossbuf.callback.LossBufferCallback` is one."""
+
+    def loss(self, logits: Tensor, labels: Tensor, indices: Tensor, /) -> Tensor:
+        """Take note of a batch and give the loss to call ``backward`` on."""
+        ...
+
+    def end_epoch(self) -> None:
+        """Mark the end of a pass over the data."""
+        ...
+
+
 @dataclass
 class History:
     """Values an epoch: mean training loss in nats, and what ``after_epoch`` returned."""
@@ -95,7 +108,7 @@ def train(
     settings: TrainSettings,
     *,
     rows: Int[Tensor, " n_kept"] | None = None,
-    callback: LossBufferCallback | None = None,
+    callback: StepCallback | None = None,
     after_epoch: Callable[[nn.Module], Any] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_steps: int | None = None,
@@ -109,7 +122,8 @@ def train(
         labels: Given labels.
         settings: How to train.
         rows: The rows to train on; by default all.
-        callback: Sees every step, with the rows as its indices, and weights the loss.
+        callback: Sees every step, with the rows as its indices, and weights the loss; with a checkpoint it must be a
+            :class:`~lossbuf.callback.LossBufferCallback`.
         after_epoch: Called with the network, in evaluation mode, after every epoch. With a checkpoint it must return
             tensors or plain values.
         checkpoint: A file that holds the run's whole state. Where it exists, the run goes on from it and ends with the
@@ -122,7 +136,8 @@ def train(
 
     Raises:
         ValueError: If ``x`` and ``labels`` differ in length, there are no rows, ``checkpoint_steps`` is no positive
-            integer, the checkpoint is not of this run, or ``after_epoch`` returned what it cannot hold.
+            integer, the checkpoint is not of this run or cannot hold the callback, or ``after_epoch`` returned what it
+            cannot hold.
     """
     if checkpoint_steps is not None:
         checks.positive_int("checkpoint_steps", checkpoint_steps)
@@ -154,12 +169,16 @@ class _Run:
         labels: Tensor,
         settings: TrainSettings,
         rows: Tensor | None,
-        callback: LossBufferCallback | None,
+        callback: StepCallback | None,
         checkpoint: str | os.PathLike[str] | None,
     ) -> None:
         if len(x) != len(labels):
             raise ValueError(checks.problem("x", f"must have {len(labels)} rows, as many as labels", len(x)))
         self.settings, self.callback, self.network = settings, callback, network
+        self.kept = callback if isinstance(callback, LossBufferCallback) else None
+        if checkpoint is not None and callback is not None and self.kept is None:
+            rule = "must be a LossBufferCallback where there is a checkpoint"
+            raise ValueError(checks.problem("callback", rule, type(callback).__name__))
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.device = settings.torch_device()
         self.x, self.labels = x.to(self.device), labels.to(self.device)
@@ -232,7 +251,7 @@ class _Run:
                 "step": self.step,
                 "network": dict(self.network.state_dict()),
                 "optimizer": self.optimizer.state_dict(),
-                "callback": None if self.callback is None else dict(self.callback.state_dict()),
+                "callback": None if self.kept is None else dict(self.kept.state_dict()),
                 "order_state": self.order_state,
                 "in_epoch": len(self.order) > 0,
                 "generator": self.order_generator.get_state(),
@@ -256,9 +275,9 @@ class _Run:
             raise ValueError(checks.problem("checkpoint", rule, other, mend))
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.callback is not None:
-            self.callback.load_state_dict(state["callback"])
-            self.callback.to(self.device)
+        if self.kept is not None:
+            self.kept.load_state_dict(state["callback"])
+            self.kept.to(self.device)
         self.step = state["step"]
         self.order_state = state["order_state"]
         if state["in_epoch"]:
@@ -272,7 +291,7 @@ class _Run:
         self.history = History(**state["history"])
 
     def _identity(self) -> dict[str, Any]:
-        callback = self.callback
+        callback = self.kept
         weights = [(name, tuple(value.shape)) for name, value in self.network.named_parameters()]
         return {
             **asdict(self.settings),

@@ -32,6 +32,12 @@ class Anchored(NamedTuple):
         """True where more than half of a class's labels seem wrong, by more than two standard errors."""
         return self.matrix.diagonal() + self.counts.clamp(min=1).rsqrt() < 0.5
 
+    def rate_error(self, labels: Int[Tensor, " n_samples"]) -> Float[Tensor, ""]:
+        """Standard error of the noise rate that comes from counting so few anchors, a float64 scalar."""
+        right = self.matrix.diagonal()
+        variance = true_shares(self.matrix, labels).square() * right * (1 - right) / self.counts.clamp(min=1)
+        return variance.sum().sqrt()
+
 
 def deconvolved(
     outputs: Float[Tensor, "n_samples num_classes"],

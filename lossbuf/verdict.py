@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -15,10 +15,13 @@ from lossbuf import checks
 from lossbuf.dynamics import SUSPICIONS, SampleStatistics
 from lossbuf.posterior import LabelPosterior
 from lossbuf.scores import suspicion_order
-from lossbuf.thresholds import Cut, CutRule, KnownRate, LogOdds, MaxFDR, Mixture, with_floor
+from lossbuf.thresholds import Cut, CutRule, KnownRate, MaxFDR, Mixture, with_floor
 
 RANKINGS = ("posterior", *SUSPICIONS)
 """What rows can be ranked by."""
+
+DISAGREEMENT = 0.1
+"""Difference between the two estimates of the noise rate, beyond chance, that is told."""
 
 CLASS_FLOOR = 0.05
 """Share of every given class that a cut on the posterior keeps."""
@@ -34,6 +37,9 @@ class Verdict:
         cut: Threshold, noise rate and suspects.
         likely: For every row the class it is most likely of if its label is wrong, shape ``(n_samples,)``.
         transition: P(given | true), shape ``(num_classes, num_classes)``; ``None`` without the posterior.
+        noise_rates: Two estimates of the noise rate: by the most confident rows, and by all outputs since.
+        noise_rate_interval: From the lower less to the higher plus 1.96 standard errors of counting so few rows. It
+            does not hold what both estimates share: outputs that are wrong.
         hidden: Classes of which more than half of the labels seem wrong.
     """
 
@@ -41,12 +47,14 @@ class Verdict:
     tie_break: NDArray[np.float32]
     cut: Cut
     likely: NDArray[np.int64]
-    transition: NDArray[np.float64] | None
-    hidden: NDArray[np.int64]
+    transition: NDArray[np.float64] | None = None
+    noise_rates: tuple[float, float] | None = None
+    noise_rate_interval: tuple[float, float] | None = None
+    hidden: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
 
-def cut_rule(rank_by: str, noise_rate: float | None, max_fdr: float | None, cut: CutRule | None) -> CutRule:
-    """The rule that the settings ask for.
+def cut_rule(rank_by: str, noise_rate: float | None, max_fdr: float | None, cut: CutRule | None) -> CutRule | None:
+    """The rule that the settings ask for; ``None`` is to cut off the estimated noise rate.
 
     Raises:
         ValueError: If more than one is asked for, or ``max_fdr`` without the posterior.
@@ -61,21 +69,24 @@ def cut_rule(rank_by: str, noise_rate: float | None, max_fdr: float | None, cut:
         return MaxFDR(max_fdr)
     if noise_rate is not None:
         return KnownRate(noise_rate)
-    return cut or (LogOdds() if rank_by == "posterior" else Mixture())
+    return cut or (None if rank_by == "posterior" else Mixture())
 
 
-def by_statistic(statistics: SampleStatistics, labels: Tensor, rank_by: str, rule: CutRule) -> Verdict:
+def by_statistic(statistics: SampleStatistics, labels: Tensor, rank_by: str, rule: CutRule | None) -> Verdict:
     """The verdict by one of :data:`~lossbuf.dynamics.SUSPICIONS`; waits for the device."""
     suspicion = statistics.suspicion(rank_by).cpu().numpy()
     tie_break = statistics.label_loss.cpu().numpy()
     other, given = statistics.other_class.cpu().numpy(), labels.cpu().numpy()
-    return Verdict(
-        suspicion, tie_break, rule(suspicion, tie_break), np.where(other >= 0, other, given), None, np.empty(0, int)
-    )
+    return Verdict(suspicion, tie_break, (rule or Mixture())(suspicion, tie_break), np.where(other >= 0, other, given))
 
 
 def by_posterior(
-    statistics: SampleStatistics, labels: Tensor, posterior: LabelPosterior, rule: CutRule, *, training: bool = False
+    statistics: SampleStatistics,
+    labels: Tensor,
+    posterior: LabelPosterior,
+    rule: CutRule | None,
+    *,
+    training: bool = False,
 ) -> Verdict:
     """The verdict by the posterior; waits for the device.
 
@@ -83,23 +94,33 @@ def by_posterior(
         statistics: Of the same rows.
         labels: Given labels, shape ``(n_samples,)``.
         posterior: What was recorded.
-        rule: Where to cut.
-        training: The verdict decides which rows go on training.
-
-    While wrong labels are trained on, and for the verdict that decides which are not, the share of wrong labels is
-    better known than each label's probability: :class:`~lossbuf.thresholds.LogOdds` then cuts off that share.
+        rule: Where to cut; ``None`` cuts off as many rows as the estimated noise rate says are wrong. The share of
+            wrong labels is better known than each label's probability, above all while they are still trained on.
+        training: The verdict decides which rows go on training; a bound on the false-discovery rate then waits.
     """
     reading = posterior.read(labels, refine=not training)
     suspicion, tie_break = reading.log_odds.cpu().numpy(), statistics.label_loss.cpu().numpy()
     rate = float(reading.noise_rate)
-    if not isinstance(rule, LogOdds | MaxFDR):
-        cut = rule(suspicion, tie_break)
+    if rule is None or (training and isinstance(rule, MaxFDR)):
+        rule = KnownRate(rate)
+        cut = with_floor(rule(suspicion, tie_break), suspicion, labels.cpu().numpy(), CLASS_FLOOR)
     else:
-        vague = training or (isinstance(rule, LogOdds) and not posterior.dropping)
-        cut = (KnownRate(rate) if vague else rule)(suspicion, tie_break)._replace(noise_rate=rate)
-        cut = with_floor(cut, suspicion, labels.cpu().numpy(), CLASS_FLOOR)
+        cut = rule(suspicion, tie_break)
+    if isinstance(rule, MaxFDR):
+        cut = cut._replace(noise_rate=rate)
     likely, matrix, hidden = (part.cpu().numpy() for part in (reading.likely, reading.transition, reading.hidden))
-    return Verdict(suspicion, tie_break, cut, likely, matrix, np.flatnonzero(hidden))
+    first, second, error = reading.estimates.tolist()
+    low, high = min(first, second) - 1.96 * error, max(first, second) + 1.96 * error
+    return Verdict(
+        suspicion,
+        tie_break,
+        cut,
+        likely,
+        matrix,
+        noise_rates=(first, second),
+        noise_rate_interval=(max(low, 0.0), min(high, 1.0)),
+        hidden=np.flatnonzero(hidden),
+    )
 
 
 def table(
@@ -120,3 +141,22 @@ def table(
         }
     )
     return rows.iloc[suspicion_order(verdict.suspicion, verdict.tie_break)]
+
+
+def doubts(verdict: Verdict) -> list[str]:
+    """What a user should know before trusting the verdict, and what to do about it."""
+    found = []
+    if len(verdict.hidden):
+        found.append(
+            f"More than half of the labels of true class {', '.join(map(str, verdict.hidden))} seem wrong, so the "
+            "labels alone cannot tell which they are: look at some by hand. Is the network still weak, train longer."
+        )
+    if verdict.noise_rates is not None and verdict.noise_rate_interval is not None:
+        first, second = verdict.noise_rates
+        by_chance = verdict.noise_rate_interval[1] - max(first, second)
+        if abs(first - second) > DISAGREEMENT + by_chance:
+            found.append(
+                f"The two estimates of the noise rate disagree: {first:.2f} by the most confident rows, {second:.2f} "
+                "by all. Give `noise_rate` if you know it, or `max_fdr`; or train longer, or with a shorter `warmup`."
+            )
+    return found

@@ -304,18 +304,21 @@ def test_suspects_that_were_predicted_as_labelled_keep_their_label():
 @pytest.mark.parametrize("rank_by", ["posterior", "score2"])
 def test_wrong_labels_are_found(rank_by, device, generator):
     # The network is sure of the true class; a tenth of the labels is wrong.
-    true = torch.arange(100) % 5
+    true = torch.arange(500) % 5
     labels = true.clone()
     labels[::10] = (true[::10] + 1) % 5
     callback = LossBufferCallback(labels, rank_by=rank_by).to(device)
     for _ in range(3):
-        logits = 5 * F.one_hot(true, 5) + torch.randn(100, 5, generator=generator)
-        callback.update(logits.to(device), labels.to(device), torch.arange(100, device=device))
+        logits = 5 * F.one_hot(true, 5) + torch.randn(500, 5, generator=generator)
+        callback.update(logits.to(device), labels.to(device), torch.arange(500, device=device))
         callback.end_epoch()
     assert callback.find_cut().noise_rate == pytest.approx(0.1, abs=0.02)
-    assert np.setdiff1d(np.arange(100), callback.select()).tolist() == list(range(0, 100, 10))
-    suspects = callback.report().query("is_suspect")
-    assert suspects["suggested_label"].tolist() == true[suspects.index.tolist()].tolist()
+    table, wrong = callback.report(), list(range(0, 500, 10))
+    assert set(table.index[:50]) == set(wrong)
+    suspects = table.query("is_suspect")
+    assert 40 <= len(suspects) <= 60
+    found = suspects.loc[suspects.index.isin(wrong), "suggested_label"]
+    assert found.tolist() == true[found.index.tolist()].tolist()
 
 
 def test_a_cut_of_ones_own(generator):

@@ -202,3 +202,29 @@ def test_other_rankings_keep_no_outputs():
     assert callback.posterior is None
     assert callback.verdict().transition is None
     assert "posterior.outputs.sums" not in callback.state_dict()
+
+
+def test_the_interval_holds_both_estimates(generator):
+    callback, noisy, _ = _trained("filter", generator, MATRIX)
+    verdict = callback.verdict()
+    low, high = verdict.noise_rate_interval
+    assert 0 <= low < min(verdict.noise_rates) <= max(verdict.noise_rates) < high <= 1
+    assert low < noisy.noise_mask.mean() < high
+    assert low <= verdict.cut.noise_rate <= high
+
+
+def test_error_of_the_rate_is_that_of_counting():
+    # Of 75 anchors a class, drawn many times: the deviation of the rate.
+    draws, true = np.random.default_rng(0), noise.symmetric(3, 0.4)
+    labels = torch.arange(300) % 3
+    drawn = [np.stack([draws.multinomial(75, row) / 75 for row in true]) for _ in range(2000)]
+    deviation = np.std([1 - np.diag(one).mean() for one in drawn])
+    anchored = transition.Anchored(torch.from_numpy(true), torch.full((3,), 75.0, dtype=torch.float64))
+    assert anchored.rate_error(labels).item() == pytest.approx(deviation, rel=0.1)
+
+
+def test_estimates_that_disagree_are_told(generator):
+    callback, _, _ = _trained("filter", generator, MATRIX)
+    callback.posterior.settled_rate.fill_(0.9)
+    with pytest.warns(LossBufferWarning, match=r"disagree: 0\.90 by the most confident rows, 0\.\d\d by all"):
+        callback.verdict()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lossbuf.thresholds import Cut, CutRule, KnownRate, LogOdds, MaxFDR, Mixture, Otsu, with_floor
+from lossbuf.thresholds import Cut, CutRule, KnownRate, MaxFDR, Mixture, Otsu, with_floor
 from tests.reference import thresholds as reference
 
 NAN = float("nan")
@@ -248,13 +248,6 @@ def test_mixture_where_all_but_a_few_are_equal():
 
 def _probabilities(values):
     return 1 / (1 + np.exp(-np.asarray(values)))
-
-
-def test_log_odds_cut_at_even_chances():
-    cut = LogOdds()([-1.0, 0.0, 2.0, NAN])
-    assert cut.suspect_mask.tolist() == [False, True, True, False]
-    assert cut.noise_rate == pytest.approx(_probabilities([-1.0, 0.0, 2.0]).mean())
-    assert LogOdds()([NAN]).noise_rate == 0.0
 
 
 @pytest.mark.parametrize("max_fdr", [0.0, 0.02, 0.1, 0.3, 1.0])

@@ -352,3 +352,30 @@ def test_training_learns(data):
     history = train(network, *data, replace(SETTINGS, epochs=20))
     assert accuracy(network, *data) == 1
     assert history.loss[-1] < 0.1 < history.loss[0]
+
+
+class CountingCallback:
+    """Anything with a loss and an end of the epoch will do."""
+
+    def __init__(self):
+        self.rows, self.epochs = [], 0
+
+    def loss(self, logits, labels, indices):
+        self.rows += indices.tolist()
+        return F.cross_entropy(logits, labels)
+
+    def end_epoch(self):
+        self.epochs += 1
+
+
+def test_a_callback_of_ones_own(data, tmp_path):
+    callback = CountingCallback()
+    network = build(dropout_net, SETTINGS)
+    history = train(network, *data, SETTINGS, callback=callback)
+    assert callback.epochs == SETTINGS.epochs
+    assert sorted(callback.rows) == sorted(SETTINGS.epochs * list(range(len(data[0]))))
+    assert history.loss == train(build(dropout_net, SETTINGS), *data, SETTINGS).loss
+    with pytest.raises(
+        ValueError, match="`callback` must be a LossBufferCallback where there is a checkpoint, got Count"
+    ):
+        train(network, *data, SETTINGS, callback=callback, checkpoint=tmp_path / "run")

@@ -18,9 +18,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from lossbuf import checks
-from lossbuf.callback import LossBufferCallback, default_warmup
+from lossbuf.callback import LossBufferCallback
 from lossbuf.data import standardised
 from lossbuf.networks import default_network
+from lossbuf.posterior import default_warmup
 from lossbuf.thresholds import CutRule
 from lossbuf.training import TrainSettings, build, train
 from lossbuf.weighting import soft_weights
@@ -43,7 +44,7 @@ class LossBufferSelector(BaseEstimator):
         rank_by: What to rank by, ``"posterior"`` or one of :data:`~lossbuf.dynamics.SUSPICIONS`.
         noise_rate: Share of wrong labels, where it is known.
         max_fdr: Largest share of right labels among the suspects to put up with, as an alternative.
-        cut: Rule for the cut, as another; by default a suspect's label is more likely wrong than right.
+        cut: Rule for the cut, as another; by default as many rows are dropped as labels are estimated to be wrong.
         mode: ``"watch"``, ``"filter"`` or ``"reweight"``, as in :class:`~lossbuf.callback.LossBufferCallback`.
         warmup: Epochs before the mode begins; by default half of all, at most 6.
         window: Losses kept a class and ring.
@@ -58,6 +59,7 @@ class LossBufferSelector(BaseEstimator):
         sample_weight_: Soft weight in [0, 1] of every row, shape ``(n_samples,)``.
         suggested_labels_: For suspects the class they are more likely of, else the given label, shape ``(n_samples,)``.
         noise_rate_: Estimated, or given, share of wrong labels.
+        noise_rate_interval_: Around the estimate, see :class:`~lossbuf.verdict.Verdict`; ``None`` like ``transition_``.
         transition_: Estimated P(given | true), rows sum to 1, in the order of ``classes_``; ``None`` where
             ``rank_by`` is not ``"posterior"``.
         callback_: The :class:`~lossbuf.callback.LossBufferCallback`, with its ``report()``.
@@ -201,6 +203,7 @@ class LossBufferSelector(BaseEstimator):
         verdict = callback.verdict()
         self.scores_ = verdict.suspicion
         self.noise_rate_ = verdict.cut.noise_rate
+        self.noise_rate_interval_ = verdict.noise_rate_interval
         self.transition_ = verdict.transition
         self.sample_indices_ = np.flatnonzero(~verdict.cut.suspect_mask)
         self.sample_weight_ = soft_weights(verdict.suspicion, verdict.cut)
