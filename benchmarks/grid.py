@@ -2,7 +2,7 @@
 
     python -m benchmarks.grid --dataset digits --seeds 10
     python -m benchmarks.grid --jobs 2
-    python -m benchmarks.grid --full --device cuda --batch-size 512          (a GPU: all rows)
+    python -m benchmarks.grid --full --device cuda          (a GPU: all rows, ResNet-9, crops and mirror images)
 
 Protocol. A cell is a data set, a kind and a rate of noise, and a seed; it is one JSON file, and a cell that is done is
 skipped. Every method trains the same network (ConvNet, width 16) with the same settings from the same seed:
@@ -15,7 +15,8 @@ skipped. Every method trains the same network (ConvNet, width 16) with the same 
 
 Beside them a plain training on all rows and one on the truly clean rows, for the test accuracy that one training with
 ``ours`` is held against. Seconds are those of the same run; with ``--jobs`` each job has one thread. On a CPU the
-presets take a subset of the rows (see ``PRESETS``). Settings were chosen on seeds 100 and up; reported are 0 and up.
+presets take a subset of the rows (see ``PRESETS``); ``--full`` takes all, with ResNet-9 and augmentation, and is meant
+for a GPU. Settings were chosen on seeds 100 and up; reported are 0 and up.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from benchmarks import grid_report, metrics, results
 from benchmarks.labels import noisy_labels
 from benchmarks.peers import Found, Task, aum, confident_learning, watching
 from lossbuf import networks
+from lossbuf.augment import CropFlip
 from lossbuf.callback import LossBufferCallback, LossBufferWarning
 from lossbuf.posterior import default_warmup
 from lossbuf.training import TrainSettings, accuracy, build, train
@@ -47,18 +49,20 @@ from lossbuf.training import TrainSettings, accuracy, build, train
 
 @dataclass(frozen=True)
 class Preset:
-    """How a data set is run on a CPU."""
+    """How a data set is run: on a CPU, and in full."""
 
     epochs: int
     seeds: int
     subset: int | None
+    full_epochs: int
+    augment: CropFlip
 
 
 PRESETS = {
-    "digits": Preset(epochs=30, seeds=10, subset=None),
-    "mnist": Preset(epochs=8, seeds=3, subset=10_000),
-    "fashion-mnist": Preset(epochs=10, seeds=3, subset=10_000),
-    "cifar10": Preset(epochs=12, seeds=3, subset=10_000),
+    "digits": Preset(30, 10, None, 30, CropFlip(1, flip=False)),
+    "mnist": Preset(8, 3, 10_000, 10, CropFlip(2, flip=False)),
+    "fashion-mnist": Preset(10, 3, 10_000, 12, CropFlip(2)),
+    "cifar10": Preset(12, 3, 10_000, 24, CropFlip(4)),
 }
 NOISE = (
     *(("symmetric", rate) for rate in (0.2, 0.4, 0.6, 0.8)),
@@ -79,6 +83,8 @@ class Settings:
     lr: float
     width: int
     subset: int | None
+    network: str = "convnet"
+    augment: bool = False
 
     @property
     def name(self) -> str:
@@ -109,11 +115,14 @@ class Cell:
         def make() -> nn.Module:
             if len(shape) != 3:
                 return networks.MLP(int(np.prod(shape)), num_classes)
+            if self.settings.network == "resnet9":
+                return networks.resnet9(shape[0], num_classes, width=self.settings.width)
             size = (shape[1], shape[2])
             return networks.ConvNet(shape[0], num_classes, size, width=self.settings.width, norm="batch")
 
         network = build(make, self.train_settings)
-        train(network, x, labels, self.train_settings, callback=callback)
+        augment = PRESETS[self.settings.dataset].augment if self.settings.augment else None
+        train(network, x, labels, self.train_settings, callback=callback, augment=augment)
         return network
 
     def compute(self) -> dict[str, Any]:
@@ -202,8 +211,9 @@ def main(
     noise: Annotated[str, typer.Option(help="Kinds and rates, as kind:rate,...; all of the grid by default.")] = "all",
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds.")] = None,
     first_seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
-    full: Annotated[bool, typer.Option(help="All rows, not the subset of the preset.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows a step.")] = 128,
+    full: Annotated[bool, typer.Option(help="All rows, ResNet-9 and augmentation: for a GPU.")] = False,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Rows a step; 128, or 512 with --full.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate; 0.05, or 0.2 with --full.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Cells at a time; with one thread each if several.")] = 1,
     device: Annotated[str | None, typer.Option(help="Where to train, by default a GPU if there is one.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data; by default LOSSBUF_DATA.")] = None,
@@ -220,11 +230,13 @@ def main(
             noise_kind=kind,
             noise=rate,
             seed=seed,
-            epochs=PRESETS[name].epochs,
-            batch_size=batch_size,
-            lr=0.05,
-            width=16,
+            epochs=PRESETS[name].full_epochs if full else PRESETS[name].epochs,
+            batch_size=batch_size or (512 if full else 128),
+            lr=lr or (0.2 if full else 0.05),
+            width=64 if full else 16,
             subset=None if full else PRESETS[name].subset,
+            network="resnet9" if full else "convnet",
+            augment=full,
         )
         for seed in range(first_seed, first_seed + (seeds or max(PRESETS[name].seeds for name in names)))
         for name in names

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lossbuf import checks
 from lossbuf.buffers import LossBuffers
+from lossbuf.checks import LossBufferWarning
 from lossbuf.distributed import PADDING, Block, gathered, is_first, world_size
 from lossbuf.dynamics import MAX_CLASSES, SampleDynamics, SampleStatistics
 from lossbuf.files import load_tensors, save_tensors
@@ -32,10 +33,6 @@ from lossbuf.weighting import hard_weights, soft_weights
 _KIND = "lossbuf.callback"
 _VERSION = 2
 _REASONS = ("not_finite", "label_out_of_range", "unknown_row", "other_label")
-
-
-class LossBufferWarning(UserWarning):
-    """Something in the training data or loop is not as it should be; what was collected is sound."""
 
 
 class LossBufferCallback(nn.Module):

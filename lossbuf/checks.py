@@ -12,6 +12,10 @@ from torch import Tensor
 _INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
 
 
+class LossBufferWarning(UserWarning):
+    """Something in the training data or loop is not as it should be; what was collected is sound."""
+
+
 def problem(name: str, rule: str, value: object, mend: str = "") -> str:
     """The one message form of the package."""
     return f"`{name}` {rule}, got {value}." + (f" {mend}" if mend else "")

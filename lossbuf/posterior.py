@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import torch
@@ -9,10 +10,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lossbuf import checks, transition
+from lossbuf.checks import LossBufferWarning
 from lossbuf.outputs import MeanOutputs
 
+LARGE = 2**28
+"""Numbers in the record, samples times classes, from which on its size is told: 1 GiB."""
+
 PURITY = 0.75
-"""Expected share of right labels among the kept rows from which on the estimate counts as settled."""
+"""Expected share of right labels among the rows kept from which on the others are dropped."""
 
 
 def default_warmup(epochs: int) -> int:
@@ -49,12 +54,11 @@ class LabelPosterior(nn.Module):
     it (:func:`~lossbuf.transition.deconvolved`). The first epochs, when the network knows little, count less: epoch e
     has weight ``min(e, warmup)``.
 
-    From the end of the warm-up on, as soon as the rows it would keep are expected to be pure enough (:data:`PURITY`),
-    the matrix is settled; after twice the warm-up it is settled in any case, since wrong labels that are learnt by
-    heart hide. Where training is to drop suspects, it begins when the rows kept are pure enough, and the record starts
-    anew: the network no longer learns wrong labels, so its outputs speak of the true class, for a dropped row as for
-    one it never trained on. They are read with the mean of the settled matrix and the one under which the labels are
-    most likely now.
+    At the end of the warm-up the matrix is settled: later, wrong labels that are learnt by heart hide. Where training
+    is to drop suspects, it begins as soon as the rows it would keep are expected to be pure enough (:data:`PURITY`),
+    and the record starts anew: the network no longer learns wrong labels, so its outputs speak of the true class, for a
+    dropped row as for one it never trained on. They are read with the mean of the settled matrix and the one under
+    which the labels are most likely now.
 
     Memory: ``num_classes + 2`` numbers of 4 bytes a sample.
 
@@ -66,6 +70,9 @@ class LabelPosterior(nn.Module):
 
     Raises:
         ValueError: If a number is not a positive integer.
+
+    Warns:
+        LossBufferWarning: If the record takes more than :data:`LARGE` numbers.
     """
 
     settled_transition: Tensor
@@ -76,6 +83,13 @@ class LabelPosterior(nn.Module):
 
     def __init__(self, n_samples: int, num_classes: int, *, warmup: int, drops: bool) -> None:
         super().__init__()
+        if n_samples * num_classes > LARGE:
+            warnings.warn(
+                f"The outputs of {n_samples} rows and {num_classes} classes take {n_samples * num_classes / 2**28:.1f} "
+                "GiB. Another `rank_by`, such as 'aum', keeps none.",
+                LossBufferWarning,
+                stacklevel=3,
+            )
         self.outputs = MeanOutputs(n_samples, num_classes)
         self.warmup = checks.positive_int("warmup", warmup)
         self.drops = drops
@@ -113,15 +127,15 @@ class LabelPosterior(nn.Module):
         if self.settled and not self.drops:
             return False
         reading = self.read(labels)
-        share = reading.noise_rate if noise_rate is None else noise_rate
-        right = torch.sigmoid(-reading.log_odds[self.outputs.seen]).sort(descending=True).values
-        pure = bool(right[: max(1, round((1 - float(share)) * len(right)))].mean() >= PURITY)
-        if not self.settled and (pure or epoch >= 2 * self.warmup):
+        if not self.settled:
             self.settled_transition.copy_(reading.transition)
             self.settled_rate.copy_(reading.noise_rate)
             self.settled_error.copy_(reading.estimates[2])
             self.hidden.copy_(reading.hidden)
             self.settled = True
+        share = reading.noise_rate if noise_rate is None else noise_rate
+        right = torch.sigmoid(-reading.log_odds[self.outputs.seen]).sort(descending=True).values
+        pure = bool(right[: max(1, round((1 - float(share)) * len(right)))].mean() >= PURITY)
         if pure and self.drops:
             self.before.copy_(reading.log_odds)
             self.outputs.restart()

@@ -109,6 +109,7 @@ def train(
     *,
     rows: Int[Tensor, " n_kept"] | None = None,
     callback: StepCallback | None = None,
+    augment: Callable[[Tensor], Tensor] | None = None,
     after_epoch: Callable[[nn.Module], Any] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_steps: int | None = None,
@@ -124,6 +125,8 @@ def train(
         rows: The rows to train on; by default all.
         callback: Sees every step, with the rows as its indices, and weights the loss; with a checkpoint it must be a
             :class:`~lossbuf.callback.LossBufferCallback`.
+        augment: Changes each batch of ``x`` before the network sees it, as :class:`~lossbuf.augment.CropFlip` does;
+            what it draws must come from torch's global generators.
         after_epoch: Called with the network, in evaluation mode, after every epoch. With a checkpoint it must return
             tensors or plain values.
         checkpoint: A file that holds the run's whole state. Where it exists, the run goes on from it and ends with the
@@ -141,7 +144,7 @@ def train(
     """
     if checkpoint_steps is not None:
         checks.positive_int("checkpoint_steps", checkpoint_steps)
-    run = _Run(network, x, labels, settings, rows, callback, checkpoint)
+    run = _Run(network, x, labels, settings, rows, callback, augment, checkpoint)
     every = checkpoint_steps or run.steps_an_epoch
     bar = tqdm(total=settings.epochs * run.steps_an_epoch, initial=run.step, desc=progress, leave=False,
                disable=None if progress else True)  # fmt: skip
@@ -170,11 +173,12 @@ class _Run:
         settings: TrainSettings,
         rows: Tensor | None,
         callback: StepCallback | None,
+        augment: Callable[[Tensor], Tensor] | None,
         checkpoint: str | os.PathLike[str] | None,
     ) -> None:
         if len(x) != len(labels):
             raise ValueError(checks.problem("x", f"must have {len(labels)} rows, as many as labels", len(x)))
-        self.settings, self.callback, self.network = settings, callback, network
+        self.settings, self.callback, self.augment, self.network = settings, callback, augment, network
         self.kept = callback if isinstance(callback, LossBufferCallback) else None
         if checkpoint is not None and callback is not None and self.kept is None:
             rule = "must be a LossBufferCallback where there is a checkpoint"
@@ -208,6 +212,8 @@ class _Run:
             self.order = self.rows[torch.randperm(len(self.rows), generator=self.order_generator).to(self.device)]
         rows = self.order[batch * self.settings.batch_size : (batch + 1) * self.settings.batch_size]
         x, labels = self.x[rows], self.labels[rows]
+        if self.augment is not None:
+            x = self.augment(x)
         if x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         self.network.train()
@@ -299,6 +305,7 @@ class _Run:
             "x": tuple(self.x.shape),
             "labels": _digest(self.labels),
             "rows": _digest(self.rows),
+            "augment": repr(self.augment),
             "callback": None if callback is None else (callback.mode, callback.warmup, callback.rank_by),
         }
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lossbuf.networks import MLP, ConvNet, default_network, resnet18
+from lossbuf.networks import MLP, ConvNet, default_network, resnet9, resnet18
 
 
 def halved(image_size, depth):
@@ -115,3 +115,17 @@ def test_resnet18_keeps_small_images_large(generator):
     network.layer1.register_forward_hook(lambda _, before, after: sizes.extend([before[0].shape, after.shape]))
     network(torch.randn(2, 1, 8, 8, generator=generator))
     assert sizes == [(2, 64, 8, 8)] * 2
+
+
+@pytest.mark.parametrize("size", [8, 28, 32])
+def test_resnet9(size, generator):
+    x = torch.randn(3, 2, size, size, generator=generator)
+    network = resnet9(2, 5, width=4)
+    assert network(x).shape == (3, 5)
+    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    assert [layer.out_channels for layer in convolutions] == [4, 8, 8, 8, 16, 32, 32, 32]
+
+
+def test_resnet9_refuses_bad_sizes():
+    with pytest.raises(ValueError, match="`width` must be an integer of at least 1, got 0"):
+        resnet9(3, 10, width=0)

@@ -73,14 +73,14 @@ def test_finds_the_wrong_labels(drops, device, generator):
     assert not reading.hidden.any()
 
 
-def test_without_purity_nothing_is_dropped_and_the_matrix_settles_late(generator):
+def test_without_purity_nothing_is_dropped(generator):
     # Outputs that know next to nothing: the rows kept would not be pure.
     run = Simulation(generator, matrix=noise.symmetric(NUM_CLASSES, 0.6), clarity=0.3)
     states = []
     for _ in range(5):
         assert not run.run()
         states.append(run.posterior.settled)
-    assert states == [False, False, False, True, True]
+    assert states == [False, True, True, True, True]
     settled = run.posterior.settled_transition.clone()
     run.run()
     assert_same_bits(run.posterior.read(run.labels).transition, settled)
@@ -228,3 +228,10 @@ def test_estimates_that_disagree_are_told(generator):
     callback.posterior.settled_rate.fill_(0.9)
     with pytest.warns(LossBufferWarning, match=r"disagree: 0\.90 by the most confident rows, 0\.\d\d by all"):
         callback.verdict()
+
+
+def test_a_large_record_is_told(monkeypatch):
+    monkeypatch.setattr("lossbuf.posterior.LARGE", 5)
+    with pytest.warns(LossBufferWarning, match="The outputs of 3 rows and 2 classes take"):
+        LossBufferCallback([0, 1, 0])
+    LossBufferCallback([0, 1, 0], rank_by="aum")

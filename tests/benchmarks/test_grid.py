@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from benchmarks import grid, grid_report, metrics
@@ -70,6 +71,18 @@ def test_a_done_cell_is_skipped_and_others_are_not(folder, monkeypatch):
     grid.run_cell(other, folder / "other", "cpu", None, None)
     written = json.loads((folder / "other" / "digits" / "digits-pair-flip-0.2-seed100.json").read_text())
     assert written["values"] == {"epochs": 7}
+
+
+def test_in_full_the_network_is_a_resnet_and_images_are_augmented(monkeypatch):
+    settings = grid.Settings(**{**vars(SETTINGS), "network": "resnet9", "augment": True, "width": 4, "epochs": 1})
+    cell = grid.Cell(grid.datasets.load("digits", None, 200), settings, "cpu")
+    seen = []
+    monkeypatch.setattr(grid, "train", lambda network, *_, augment, **__: seen.append((network, augment)))
+    cell.fit(cell.data.x, cell.labels, 11, None)
+    ((network, augment),) = seen
+    assert network(cell.data.x[:2]).shape == (2, 11)
+    assert sum(isinstance(layer, torch.nn.Conv2d) for layer in network.modules()) == 8
+    assert augment == grid.PRESETS["digits"].augment
 
 
 def test_tables_are_written(folder):
