@@ -118,8 +118,19 @@ def show(folder: Path) -> None:
         printed.add_row(title_of(method), *(_cell(values.get(column)) for column in columns))
     console.print(printed)
     write_json(folder / "summary.json", table)
+    write_whole(folder / "table.md", lambda file: file.write(markdown(table).encode()))
     drawn = figures(folder)
     console.print(f"values and figures: {folder} ({', '.join(path.name for path in drawn)})", highlight=False)
+
+
+def markdown(table: Summary) -> str:
+    """The table as Markdown."""
+    columns = [name for name in COLUMNS if any(name in values for values in table.values())]
+    lines = ["| training rows | " + " | ".join(COLUMNS[name] for name in columns) + " |"]
+    lines.append("|---|" + "---:|" * len(columns))
+    for method, values in table.items():
+        lines.append(f"| {title_of(method)} | " + " | ".join(_cell(values.get(name)) for name in columns) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def _cell(value: dict[str, float] | None) -> str:

@@ -60,8 +60,8 @@ class LossBufferCallback(nn.Module):
         ids: Hashable names of the rows, unique, ``n_samples`` of them; steps then give names instead of row numbers.
         window: Losses kept a class and ring.
         mode: ``"watch"`` changes nothing in training; ``"filter"`` gives suspects weight 0 and ``"reweight"`` less
-            weight, anew after every epoch from the end of the warm-up (with ``"posterior"``: as soon as then the rows
-            it would keep are expected to be pure enough, see :class:`~lossbuf.posterior.LabelPosterior`).
+            weight, anew after every epoch from the end of the warm-up (with ``"posterior"`` only if the rows kept are
+            then expected to be pure enough, see :class:`~lossbuf.posterior.LabelPosterior`).
         warmup: Epochs before ``"filter"`` or ``"reweight"`` begins, at least 1: enough for the network to know the
             classes, too few for it to learn wrong labels by heart. Half of a short training, 5 or 6 of a long one.
         rank_by: What to rank by: ``"posterior"``, the log-odds that the label is wrong, or one of

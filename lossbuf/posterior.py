@@ -17,7 +17,7 @@ LARGE = 2**28
 """Numbers in the record, samples times classes, from which on its size is told: 1 GiB."""
 
 PURITY = 0.75
-"""Expected share of right labels among the rows kept from which on the others are dropped."""
+"""Expected share of right labels among the rows kept, without which nothing is dropped."""
 
 
 def default_warmup(epochs: int) -> int:
@@ -55,8 +55,8 @@ class LabelPosterior(nn.Module):
     has weight ``min(e, warmup)``.
 
     At the end of the warm-up the matrix is settled: later, wrong labels that are learnt by heart hide. Where training
-    is to drop suspects, it begins as soon as the rows it would keep are expected to be pure enough (:data:`PURITY`),
-    and the record starts anew: the network no longer learns wrong labels, so its outputs speak of the true class, for a
+    is to drop suspects, it does so from then on if the rows kept are expected to be pure enough (:data:`PURITY`), and
+    the record starts anew: the network no longer learns wrong labels, so its outputs speak of the true class, for a
     dropped row as for one it never trained on. They are read with the mean of the settled matrix and the one under
     which the labels are most likely now.
 
@@ -112,7 +112,7 @@ class LabelPosterior(nn.Module):
 
     @torch.no_grad()
     def end_epoch(self, epoch: int, labels: Int[Tensor, " n_samples"], noise_rate: float | None = None) -> bool:
-        """Settle the matrix and begin to drop, where it is time to; waits for the GPU.
+        """At the end of the warm-up settle the matrix, and decide whether to drop; waits for the GPU.
 
         Args:
             epoch: Epochs ended so far.
@@ -122,24 +122,21 @@ class LabelPosterior(nn.Module):
         Returns:
             True from the epoch on from which suspects are to be dropped.
         """
-        if self.dropping or epoch < self.warmup or not bool(self.outputs.seen.any()):
+        if self.settled or epoch < self.warmup or not bool(self.outputs.seen.any()):
             return self.dropping
-        if self.settled and not self.drops:
-            return False
         reading = self.read(labels)
-        if not self.settled:
-            self.settled_transition.copy_(reading.transition)
-            self.settled_rate.copy_(reading.noise_rate)
-            self.settled_error.copy_(reading.estimates[2])
-            self.hidden.copy_(reading.hidden)
-            self.settled = True
+        self.settled_transition.copy_(reading.transition)
+        self.settled_rate.copy_(reading.noise_rate)
+        self.settled_error.copy_(reading.estimates[2])
+        self.hidden.copy_(reading.hidden)
+        self.settled = True
         share = reading.noise_rate if noise_rate is None else noise_rate
         right = torch.sigmoid(-reading.log_odds[self.outputs.seen]).sort(descending=True).values
-        pure = bool(right[: max(1, round((1 - float(share)) * len(right)))].mean() >= PURITY)
-        if pure and self.drops:
+        kept = right[: max(1, round((1 - float(share)) * len(right)))]
+        self.dropping = self.drops and bool(kept.mean() >= PURITY)
+        if self.dropping:
             self.before.copy_(reading.log_odds)
             self.outputs.restart()
-            self.dropping = True
         return self.dropping
 
     @torch.no_grad()

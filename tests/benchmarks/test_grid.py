@@ -38,10 +38,12 @@ def values(folder):
 
 def test_a_cell_holds_every_method(values):
     assert values["methods"].keys() == METHODS
-    for found in values["methods"].values():
+    for name, found in values["methods"].items():
         assert 0.4 < found["auroc"] <= 1
         assert 0 <= found["fnr_at_rate"] < 1
-        assert 0 <= found["f1"] <= found["best_f1"] + 1e-9 <= 1 + 1e-9
+        assert 0 <= found["f1"] <= 1
+        if name != "cleanlab":  # whose issues are not the first of its own ranking
+            assert found["f1"] <= found["best_f1"] + 1e-9
         assert 0 <= found["noise_rate"] <= 1
         assert found["seconds"] > 0
     assert values["methods"]["ours"]["auroc"] > 0.6
