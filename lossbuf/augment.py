@@ -35,6 +35,10 @@ class CropFlip:
 
     def __call__(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         """Augment a batch."""
+        if x.ndim != 4:
+            raise ValueError(checks.problem("x", "must be (batch, channels, height, width)", f"shape {tuple(x.shape)}"))
+        if not len(x):
+            return x
         batch, channels, height, width = x.shape
         top, left = torch.randint(2 * self.pad + 1, (2, batch, 1), device=x.device)
         columns = torch.arange(width, device=x.device).expand(batch, width)

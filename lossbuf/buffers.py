@@ -99,7 +99,7 @@ class ClassLossBuffer(nn.Module):
         self.num_classes = checks.positive_int("num_classes", num_classes)
         self.window = checks.positive_int("window", window)
         # One row more than classes: what is rejected goes there, so that no shape depends on the data.
-        self.register_buffer("entries", torch.zeros(self.num_classes + 1, self.window))
+        self.register_buffer("entries", torch.zeros(self.num_classes + 1, self.window, dtype=torch.float32))
         self.register_buffer("seen", torch.zeros(self.num_classes + 1, dtype=torch.int64))
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from jaxtyping import Float, Integer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lossbuf import checks
+from lossbuf import checks, doubts
 from lossbuf.buffers import LossBuffers
 from lossbuf.checks import LossBufferWarning
 from lossbuf.distributed import PADDING, Block, gathered, is_first, world_size
@@ -27,7 +27,7 @@ from lossbuf.rows import RowNames
 from lossbuf.staging import Stage
 from lossbuf.states import check_same_kind, fingerprint
 from lossbuf.thresholds import Cut, CutRule
-from lossbuf.verdict import RANKINGS, Verdict, by_posterior, by_statistic, cut_rule, doubts, table
+from lossbuf.verdict import RANKINGS, Verdict, by_posterior, by_statistic, cut_rule, table
 from lossbuf.weighting import hard_weights, soft_weights
 
 _KIND = "lossbuf.callback"
@@ -90,7 +90,7 @@ class LossBufferCallback(nn.Module):
 
     def __init__(
         self,
-        labels: Integer[Tensor, " n_samples"] | Sequence[int] | NDArray[np.integer],
+        labels: Integer[Tensor, " n_samples"] | Sequence[int] | NDArray[np.integer] | pd.Series,
         num_classes: int | None = None,
         *,
         ids: Sequence[Hashable] | None = None,
@@ -125,8 +125,8 @@ class LossBufferCallback(nn.Module):
             else None
         )
         self.stage = Stage(self.num_classes)
-        self.register_buffer("sample_weights", torch.ones(len(given)))
-        self.register_buffer("class_probe", torch.zeros(self.num_classes), persistent=False)
+        self.register_buffer("sample_weights", torch.ones(len(given), dtype=torch.float32))
+        self.register_buffer("class_probe", torch.zeros(self.num_classes, dtype=torch.float32), persistent=False)
         self.register_buffer("counter", torch.zeros(len(_REASONS), dtype=torch.int64))
         self.weighted = False  # no sample weight has been changed yet
         self._told = [0] * len(_REASONS)
@@ -278,22 +278,15 @@ class LossBufferCallback(nn.Module):
         self._tell()
 
     def rejected(self) -> dict[str, int]:
-        """Rows left out since the start, by reason; waits for the device."""
+        """Rows with faults since the start, by reason; all but ``other_label`` were left out. Waits for the device."""
         return dict(zip(_REASONS, self.counter.cpu().numpy().tolist(), strict=True))
 
     def _tell(self) -> None:
         now = self.rejected()
         new = [count - told for count, told in zip(now.values(), self._told, strict=True)]
         self._told = list(now.values())
-        texts = (
-            "gave logits or losses that are NaN or infinite and were left out",
-            "had a label out of range and were left out",
-            "had a row number out of range and were left out",
-            "came with another label than `labels` holds for their row: do `indices` number the rows of `labels`?",
-        )
-        for count, text in zip(new, texts, strict=True):
-            if count:
-                warnings.warn(f"Epoch {self.epoch}: {count} samples {text}.", LossBufferWarning, stacklevel=3)
+        for text in doubts.of_rejected(self.epoch, new):
+            warnings.warn(text, LossBufferWarning, stacklevel=3)
 
     # ---- results --------------------------------------------------------------------------------------------------
 
@@ -318,36 +311,43 @@ class LossBufferCallback(nn.Module):
         """Suspicion, cut, likely classes and transition matrix, as they are now.
 
         Warns:
-            LossBufferWarning: If in a class more than half of the labels seem wrong: which of them are is then a matter
-                of names, and no method can tell. Or if the two estimates of the noise rate disagree.
+            LossBufferWarning: If most labels of a class seem wrong, the two estimates of the noise rate disagree,
+                nothing was dropped where it should have been, or ``end_epoch`` seems to be missing.
         """
-        verdict = self._verdict()
-        for doubt in doubts(verdict):
-            warnings.warn(doubt, LossBufferWarning, stacklevel=2)
+        return self._told_verdict()
+
+    def _told_verdict(self, statistics: SampleStatistics | None = None) -> Verdict:
+        verdict = self._verdict(statistics)
+        found = doubts.of_verdict(verdict) + doubts.of_epochs(self.dynamics.rows_in_epoch, self.n_samples)
+        if self.mode != "watch" and self.epoch and not self.weighted:
+            purity = None if self.posterior is None or not self.posterior.settled else self.posterior.purity
+            found += doubts.of_nothing_dropped(self.epoch, self.warmup, purity)
+        for doubt in found:
+            warnings.warn(doubt, LossBufferWarning, stacklevel=3)
         return verdict
 
     def find_cut(self) -> Cut:
         """The cut by the settings of this callback: threshold, noise rate and suspects."""
-        return self._verdict().cut
+        return self._told_verdict().cut
 
     def report(self) -> pd.DataFrame:
         """All samples, most suspect first.
 
         Returns:
             A table with one row a sample: ``id``, ``given_label``, ``suggested_label`` (for a suspect the class it is
-            more likely of, else the given label), ``is_suspect``, ``wrong_probability`` (with ``"posterior"``), and
-            every statistic of :class:`~lossbuf.dynamics.SampleStatistics`. The index is the row number.
+            likely of, else the given label), ``is_suspect``, ``wrong_probability`` (with ``"posterior"``), and every
+            statistic of :class:`~lossbuf.dynamics.SampleStatistics`. The index is the row number.
         """
         statistics = self.statistics()
-        return table(self._verdict(statistics), statistics, self.dynamics.labels, self.ids)
+        return table(self._told_verdict(statistics), statistics, self.dynamics.labels, self.ids)
 
     def select(self) -> NDArray[np.int64]:
-        """Row numbers of the samples kept, ascending."""
-        return np.flatnonzero(~self.find_cut().suspect_mask)
+        """Row numbers of the samples kept, ascending; rows never seen are among them."""
+        return np.flatnonzero(~self._told_verdict().suspect_mask)
 
     def weights(self) -> NDArray[np.float32]:
         """Soft sample weights in [0, 1] from the scores so far, shape ``(n_samples,)``."""
-        verdict = self._verdict()
+        verdict = self._told_verdict()
         return soft_weights(verdict.suspicion, verdict.cut)
 
     # ---- saving ---------------------------------------------------------------------------------------------------
@@ -359,6 +359,9 @@ class LossBufferCallback(nn.Module):
             "num_classes": self.num_classes,
             "n_samples": self.n_samples,
             "window": self.rings.window,
+            "mode": self.mode,
+            "rank_by": self.rank_by,
+            "warmup": self.warmup,
             "data": fingerprint(self.dynamics.labels, self.ids),
             "stage": self.stage.state(),
             "told": list(self._told),

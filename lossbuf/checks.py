@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ _INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.
 
 
 class LossBufferWarning(UserWarning):
-    """Something in the training data or loop is not as it should be; what was collected is sound."""
+    """Something in the training data or loop is not as it should be, or a result is to be doubted."""
 
 
 def problem(name: str, rule: str, value: object, mend: str = "") -> str:
@@ -72,7 +73,8 @@ def class_labels(name: str, labels: object, num_classes: int | None = None) -> T
         ValueError: If they are not one-dimensional, not integers, empty, or out of range.
     """
     try:
-        tensor = torch.as_tensor(labels)
+        by_position: Any = getattr(labels, "to_numpy", None)  # pandas would go by its index
+        tensor = torch.as_tensor(labels if by_position is None else by_position().copy())
     except (TypeError, ValueError, RuntimeError) as error:
         mend = "Encode other labels first, for example with sklearn.preprocessing.LabelEncoder."
         raise ValueError(problem(name, "must be integers", type(labels).__name__, mend)) from error
@@ -104,7 +106,14 @@ def batch_vector(name: str, vector: Tensor, size: int) -> None:
 def batch_logits(name: str, logits: Tensor, num_classes: int) -> int:
     """Return the batch size; raise ``ValueError`` unless ``logits`` are floats of ``(batch, num_classes)``."""
     if logits.ndim != 2 or logits.shape[1] != num_classes:
-        raise ValueError(problem(name, f"must have shape (batch, {num_classes})", f"shape {tuple(logits.shape)}"))
+        more = logits.ndim == 2 and logits.shape[1] > num_classes
+        mend = (
+            f"Has the network more outputs than `labels` has classes, give `num_classes={logits.shape[1]}`."
+            if more
+            else ""
+        )
+        rule = f"must have shape (batch, {num_classes})"
+        raise ValueError(problem(name, rule, f"shape {tuple(logits.shape)}", mend))
     if not logits.is_floating_point():
         raise ValueError(problem(name, "must be floating point", f"dtype {logits.dtype}"))
     return logits.shape[0]

@@ -142,10 +142,10 @@ class SampleDynamics(nn.Module):
         self.register_buffer("labels", labels)
         self.register_buffer("stamp", torch.full((size,), torch.iinfo(torch.int64).max))
         # label loss, margin, predicted class, class mean of the label loss, class mean of the gap; -inf: not yet seen
-        self.register_buffer("noted", torch.full((5, size), float("-inf")))
+        self.register_buffer("noted", torch.full((5, size), float("-inf"), dtype=torch.float32))
         self.register_buffer("count", torch.zeros(size, dtype=torch.int32))
-        self.register_buffer("sums", torch.zeros(_SUMMED, size))
-        self.register_buffer("last", torch.full((_SUMMED + 1, size), float("nan")))
+        self.register_buffer("sums", torch.zeros(_SUMMED, size, dtype=torch.float32))
+        self.register_buffer("last", torch.full((_SUMMED + 1, size), float("nan"), dtype=torch.float32))
         self.register_buffer("wrong_count", torch.zeros(size, dtype=torch.int32))
         self.register_buffer("forgetting_events", torch.zeros(size, dtype=torch.int32))
         self.register_buffer("was_right", torch.zeros(size, dtype=torch.bool))

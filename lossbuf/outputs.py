@@ -35,8 +35,8 @@ class MeanOutputs(nn.Module):
         self.n_samples = checks.positive_int("n_samples", n_samples)
         self.num_classes = checks.positive_int("num_classes", num_classes)
         # One row more than samples: what is not fresh goes there, so that no shape depends on the data.
-        self.register_buffer("sums", torch.zeros(n_samples + 1, num_classes))
-        self.register_buffer("total", torch.zeros(n_samples + 1))
+        self.register_buffer("sums", torch.zeros(n_samples + 1, num_classes, dtype=torch.float32))
+        self.register_buffer("total", torch.zeros(n_samples + 1, dtype=torch.float32))
 
     @torch.no_grad()
     def record(

@@ -33,8 +33,8 @@ class Reading(NamedTuple):
         likely: The most likely class other than the given label, shape ``(n_samples,)``.
         transition: P(given | true), rows sum to 1, float64, shape ``(num_classes, num_classes)``.
         noise_rate: Share of wrong labels, a float64 scalar.
-        estimates: The noise rate by the anchors, the same from all outputs since (equal to it before there are any),
-            and the standard error of the first, float64, shape ``(3,)``.
+        estimates: The noise rate by the anchors, the same from all outputs since (equal to it where nothing is
+            dropped), and the standard error of the first, float64, shape ``(3,)``.
         hidden: True for classes of which more than half of the labels seem wrong, shape ``(num_classes,)``.
     """
 
@@ -60,7 +60,7 @@ class LabelPosterior(nn.Module):
     dropped row as for one it never trained on. They are read with the mean of the settled matrix and the one under
     which the labels are most likely now.
 
-    Memory: ``num_classes + 2`` numbers of 4 bytes a sample.
+    Memory: ``num_classes + 4`` numbers of 4 bytes a sample.
 
     Args:
         n_samples: Number of rows.
@@ -80,17 +80,19 @@ class LabelPosterior(nn.Module):
     settled_error: Tensor
     hidden: Tensor
     before: Tensor
+    likely_before: Tensor
+    purity: Tensor
 
     def __init__(self, n_samples: int, num_classes: int, *, warmup: int, drops: bool) -> None:
         super().__init__()
-        if n_samples * num_classes > LARGE:
+        self.outputs = MeanOutputs(n_samples, num_classes)
+        if max(n_samples, num_classes) * num_classes > LARGE:
             warnings.warn(
                 f"The outputs of {n_samples} rows and {num_classes} classes take {n_samples * num_classes / 2**28:.1f} "
-                "GiB. Another `rank_by`, such as 'aum', keeps none.",
+                "GiB, and a reading several times as much. Another `rank_by`, such as 'aum', keeps none.",
                 LossBufferWarning,
                 stacklevel=3,
             )
-        self.outputs = MeanOutputs(n_samples, num_classes)
         self.warmup = checks.positive_int("warmup", warmup)
         self.drops = drops
         self.settled = self.dropping = False
@@ -98,7 +100,9 @@ class LabelPosterior(nn.Module):
         self.register_buffer("settled_rate", torch.zeros((), dtype=torch.float64))
         self.register_buffer("settled_error", torch.zeros((), dtype=torch.float64))
         self.register_buffer("hidden", torch.zeros(num_classes, dtype=torch.bool))
-        self.register_buffer("before", torch.full((n_samples,), float("nan")))
+        self.register_buffer("before", torch.full((n_samples,), float("nan"), dtype=torch.float32))
+        self.register_buffer("likely_before", torch.zeros(n_samples, dtype=torch.int64))
+        self.register_buffer("purity", torch.ones((), dtype=torch.float64))
 
     def record(
         self,
@@ -133,9 +137,11 @@ class LabelPosterior(nn.Module):
         share = reading.noise_rate if noise_rate is None else noise_rate
         right = torch.sigmoid(-reading.log_odds[self.outputs.seen]).sort(descending=True).values
         kept = right[: max(1, round((1 - float(share)) * len(right)))]
-        self.dropping = self.drops and bool(kept.mean() >= PURITY)
+        self.purity.copy_(kept.mean())
+        self.dropping = self.drops and bool(self.purity >= PURITY)
         if self.dropping:
             self.before.copy_(reading.log_odds)
+            self.likely_before.copy_(reading.likely)
             self.outputs.restart()
         return self.dropping
 
@@ -152,20 +158,21 @@ class LabelPosterior(nn.Module):
         error = self.settled_error
         if not self.settled:
             anchored = transition.from_anchors(probs, labels, seen)
-            matrix, rate, hidden = anchored.matrix, transition.noise_rate(anchored.matrix, labels), anchored.hidden()
-            error = anchored.rate_error(labels)
+            matrix, hidden = anchored.matrix, anchored.hidden()
+            counted = labels[seen] if bool(seen.any()) else labels
+            rate, error = transition.noise_rate(matrix, counted), anchored.rate_error(counted)
         estimates = torch.stack([rate, rate, error])
         if not self.dropping:
             probs = transition.deconvolved(probs, matrix)
-        elif refine:
+        elif refine and bool(seen.any()):
             now = transition.from_joint(probs[seen], labels[seen], matrix)
-            estimates[1] = transition.noise_rate(now, labels)
-            matrix = transition.smoothed((matrix + now) / 2)
-            rate = transition.noise_rate(matrix, labels)
+            estimates[1] = transition.noise_rate(now, labels[seen])
+            matrix = (matrix + now) / 2
+            rate = transition.noise_rate(matrix, labels[seen])
         log_odds = transition.wrong_log_odds(probs, labels, matrix).float()
         return Reading(
             log_odds=torch.where(seen, log_odds, self.before),
-            likely=transition.likely_labels(probs, labels, matrix),
+            likely=torch.where(seen, transition.likely_labels(probs, labels, matrix), self.likely_before),
             transition=matrix,
             noise_rate=rate,
             estimates=estimates,

@@ -24,7 +24,7 @@ class RowNames:
     """
 
     def __init__(self, ids: Sequence[Hashable] | None, n_samples: int) -> None:
-        self.ids = None if ids is None else list(ids)
+        self.ids = None if ids is None else ids.tolist() if isinstance(ids, Tensor | np.ndarray) else list(ids)
         if self.ids is not None and len(self.ids) != n_samples:
             raise ValueError(checks.problem("ids", f"must be {n_samples}, one a label", len(self.ids)))
         self._row_of: dict[Hashable, int] = {}

@@ -173,6 +173,8 @@ class Otsu:
 def with_floor(cut: Cut, suspicion: ArrayLike, labels: ArrayLike, floor: float) -> Cut:
     """The cut with the least suspect rows of every given class let off, so that at least the share ``floor`` stays.
 
+    Rows never seen (NaN) do not count.
+
     Args:
         cut: What a rule gave.
         suspicion: The values it was given, shape ``(n_samples,)``.
@@ -184,13 +186,15 @@ def with_floor(cut: Cut, suspicion: ArrayLike, labels: ArrayLike, floor: float) 
     """
     checks.rate("floor", floor)
     values, given = np.asarray(suspicion, dtype=np.float64), np.asarray(labels)
-    mask = cut.suspect_mask.copy()
-    sizes = np.bincount(given)
-    needed = np.ceil(floor * sizes).astype(np.int64) - np.bincount(given[~mask], minlength=len(sizes))
+    if not len(values) == len(given) == len(cut.suspect_mask):
+        raise ValueError(checks.problem("labels", f"must be {len(cut.suspect_mask)}, one a row of the cut", len(given)))
+    mask, seen = cut.suspect_mask.copy(), ~np.isnan(values)
+    sizes = np.bincount(given[seen], minlength=1)
+    needed = np.ceil(floor * sizes).astype(np.int64) - np.bincount(given[seen & ~mask], minlength=len(sizes))
     for label in np.flatnonzero(needed > 0):
         rows = np.flatnonzero(mask & (given == label))
         mask[rows[np.argsort(values[rows], kind="stable")[: needed[label]]]] = False
-    return cut._replace(suspect_mask=mask)
+    return cut._replace(suspect_mask=mask, threshold=cut.threshold if mask.any() else float("inf"))
 
 
 def _checked(suspicion: ArrayLike) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -305,9 +306,16 @@ class _Run:
             "x": tuple(self.x.shape),
             "labels": _digest(self.labels),
             "rows": _digest(self.rows),
-            "augment": repr(self.augment),
+            "augment": _named(self.augment),
             "callback": None if callback is None else (callback.mode, callback.warmup, callback.rank_by),
+            "cut": None if callback is None else _named(callback.cut),
         }
+
+
+def _named(value: object) -> str:
+    """The same text for the same thing in another process: no addresses."""
+    name = getattr(value, "__qualname__", None)
+    return name if name is not None else re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _digest(values: Tensor) -> str:

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-SMALLEST = 2e-4
-"""Least entry of an estimated matrix, before rows are scaled to 1: no wrong label is held to be impossible."""
+SMOOTHING = 2e-3
+"""Share of an estimated matrix that is even: no wrong label is held to be impossible."""
 
 
 class Anchored(NamedTuple):
@@ -104,7 +104,8 @@ def from_anchors(
     Anchors of a class are the rows whose deconvolved probability of it is above ``confidence``, but at least ``least``
     (or half the class, if that is less) and at most the share ``most`` of the class. Entries off the diagonal are drawn
     toward their mean as far as their scatter is what so few anchors would show by chance, and each row counts one
-    anchor more, shared by all labels. Each round deconvolves with the matrix of the round before.
+    anchor more, with labels as wrong as those of the anchors of all classes together, so that a class of few rows is
+    not held to be free of noise. Each round deconvolves with the matrix of the round before.
 
     Args:
         outputs: Probabilities of a network trained on the given labels, shape ``(n_samples, num_classes)``.
@@ -141,10 +142,17 @@ def from_anchors(
         for label in torch.nonzero(sizes).flatten().tolist():
             anchors = true[:, label].argsort(descending=True, stable=True)[: int(counts[label])]
             found[label] = given[anchors].mean(0)
-        known = counts.unsqueeze(1)
-        found = (shrunk(found, counts) * known + 1 / num_classes) / (known + 1)
-        matrix = smoothed(torch.where((sizes > 0).unsqueeze(1), found, torch.eye(num_classes).to(found)))
+        known, named = counts.unsqueeze(1), (sizes > 0).unsqueeze(1)
+        wrong = (counts * (1 - found.diagonal()) * (sizes > 0)).sum()
+        usual = _symmetric(wrong / (counts * (sizes > 0)).sum().clamp(min=1), num_classes)
+        found = (shrunk(found, counts) * known + usual) / (known + 1)
+        matrix = smoothed(torch.where(named, found, torch.eye(num_classes).to(found)))
     return Anchored(matrix, counts)
+
+
+def _symmetric(rate: Float[Tensor, ""], num_classes: int) -> Float[Tensor, "num_classes num_classes"]:
+    off = rate / max(num_classes - 1, 1)
+    return torch.diag((1 - rate - off).expand(num_classes)) + off
 
 
 def shrunk(
@@ -170,9 +178,8 @@ def shrunk(
 
 
 def smoothed(matrix: Float[Tensor, "num_classes num_classes"]) -> Float[Tensor, "num_classes num_classes"]:
-    """:data:`SMALLEST` added to every entry, rows scaled to 1."""
-    raised = matrix + SMALLEST
-    return raised / raised.sum(1, keepdim=True)
+    """A share of :data:`SMOOTHING` of every row spread evenly over it."""
+    return (1 - SMOOTHING) * matrix + SMOOTHING / len(matrix)
 
 
 def from_joint(

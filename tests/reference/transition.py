@@ -54,9 +54,9 @@ def shrunk(matrix: Matrix, counts: list[float]) -> Matrix:
     ]
 
 
-def smoothed(matrix: Matrix, smallest: float) -> Matrix:
+def smoothed(matrix: Matrix, share: float) -> Matrix:
     """No entry is 0."""
-    return [[(value + smallest) / sum(one + smallest for one in row) for value in row] for row in matrix]
+    return [[(1 - share) * value + share / len(row) for value in row] for row in matrix]
 
 
 def from_anchors(
@@ -68,7 +68,7 @@ def from_anchors(
     least: int,
     most: float,
     rounds: int,
-    smallest: float,
+    smoothing: float,
 ) -> tuple[Matrix, list[int]]:
     """Labels of the surest rows of each class, counted; matrix and anchors a class."""
     num_classes = len(outputs[0])
@@ -89,15 +89,19 @@ def from_anchors(
             found.append(
                 [sum(labels[row] == given for row in order) / max(len(order), 1) for given in range(num_classes)]
             )
+        raw = found
         found = shrunk([row if size else [0.0] * num_classes for row, size in zip(found, sizes, strict=True)], counts)
+        named = [label for label, size in enumerate(sizes) if size]
+        wrong = sum(counts[i] * (1 - raw[i][i]) for i in named) / max(sum(counts[i] for i in named), 1)
+        others = max(num_classes - 1, 1)
         matrix = [
-            [(value * count + 1 / num_classes) / (count + 1) for value in row]
-            for row, count in zip(found, counts, strict=True)
+            [(value * count + (1 - wrong if i == j else wrong / others)) / (count + 1) for j, value in enumerate(row)]
+            for i, (row, count) in enumerate(zip(found, counts, strict=True))
         ]
         for label, size in enumerate(sizes):
             if not size:
                 matrix[label] = [float(given == label) for given in range(num_classes)]
-        matrix = smoothed(matrix, smallest)
+        matrix = smoothed(matrix, smoothing)
     return matrix, counts
 
 

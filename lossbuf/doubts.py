@@ -1,0 +1,67 @@
+"""What a user should know before trusting a result, and what to do about it: texts of warnings."""
+
+from __future__ import annotations
+
+from typing import SupportsFloat
+
+from lossbuf.verdict import Verdict
+
+DISAGREEMENT = 0.1
+"""Difference between the two estimates of the noise rate, beyond chance, that is told."""
+
+
+def of_verdict(verdict: Verdict) -> list[str]:
+    """Classes with most labels wrong, and estimates that disagree."""
+    found = []
+    if len(verdict.hidden):
+        found.append(
+            f"More than half of the labels of true class {', '.join(map(str, verdict.hidden))} seem wrong, so the "
+            "labels alone cannot tell which they are: look at some by hand. Is the network still weak, train longer."
+        )
+    if verdict.noise_rates is not None and verdict.noise_rate_interval is not None:
+        first, second = verdict.noise_rates
+        low, high = verdict.noise_rate_interval
+        by_chance = max(high - max(first, second), min(first, second) - low)  # one of them may be cut off at 0 or 1
+        if abs(first - second) > DISAGREEMENT + by_chance:
+            found.append(
+                f"The two estimates of the noise rate disagree: {first:.2f} by the most confident rows, {second:.2f} "
+                "by all. Give `noise_rate` if you know it, or `max_fdr`; or train longer, or with a shorter `warmup`."
+            )
+    return found
+
+
+def of_epochs(rows_in_epoch: int, n_samples: int) -> list[str]:
+    """An epoch that does not end."""
+    if rows_in_epoch <= 2 * n_samples:
+        return []
+    return [
+        f"{rows_in_epoch} rows came since the last `end_epoch`, where there are {n_samples}: call it after every pass "
+        "over the data, or all passes but the first do not count."
+    ]
+
+
+def of_nothing_dropped(epoch: int, warmup: int, purity: SupportsFloat | None) -> list[str]:
+    """Training that was to drop suspects and has not.
+
+    Args:
+        epoch: Epochs ended.
+        warmup: Epochs of the warm-up.
+        purity: What the rows to keep were expected to be at its end; ``None`` where it has not ended.
+    """
+    if purity is None:
+        return [f"Nothing was dropped yet: the warm-up takes {warmup} epochs, {epoch} have ended."]
+    return [
+        f"Nothing was dropped: the rows to keep were expected to be only {float(purity):.0%} pure at the end of the "
+        "warm-up. If the network was still learning then, use a longer `warmup`."
+    ]
+
+
+def of_rejected(epoch: int, counts: list[int]) -> list[str]:
+    """Rows of an epoch with faults; counts in the order of :meth:`~lossbuf.callback.LossBufferCallback.rejected`."""
+    texts = (
+        "gave logits or losses that are NaN or infinite and were left out",
+        "had a label out of range and were left out",
+        "had a row number out of range and were left out",
+        "came with another label than `labels` holds for their row: do `indices` number the rows of `labels`?",
+    )
+    return [f"Epoch {epoch}: {count} samples {text}." for count, text in zip(counts, texts, strict=True) if count]
