@@ -379,3 +379,37 @@ def test_a_callback_of_ones_own(data, tmp_path):
         ValueError, match="`callback` must be a LossBufferCallback where there is a checkpoint, got Count"
     ):
         train(network, *data, SETTINGS, callback=callback, checkpoint=tmp_path / "run")
+
+
+class StopError(Exception):
+    """As if killed."""
+
+
+def _stopped_after_one_epoch(data, path, **settings):
+    def after_epoch(network, calls=[]):  # noqa: B006
+        calls.append(network)
+        if len(calls) == 2:
+            raise StopError
+
+    with pytest.raises(StopError):
+        train(build(dropout_net, SETTINGS), *data, SETTINGS, checkpoint=path, after_epoch=after_epoch, **settings)
+
+
+def test_an_augmentation_without_a_name_resumes(data, tmp_path):
+    _stopped_after_one_epoch(data, tmp_path / "run", augment=lambda x: x + 0)
+    alone = train(build(dropout_net, SETTINGS), *data, SETTINGS, augment=lambda x: x + 0)
+    resumed = train(build(dropout_net, SETTINGS), *data, SETTINGS, augment=lambda x: x + 0, checkpoint=tmp_path / "run")
+    assert len(resumed.loss) == len(alone.loss)
+
+
+def test_another_cut_is_another_run(data, tmp_path):
+    labels = data[1]
+    _stopped_after_one_epoch(data, tmp_path / "run", callback=LossBufferCallback(labels, noise_rate=0.1))
+    with pytest.raises(ValueError, match=r"with the same network.*KnownRate\(noise_rate=0\.1\)"):
+        train(
+            build(dropout_net, SETTINGS),
+            *data,
+            SETTINGS,
+            callback=LossBufferCallback(labels, noise_rate=0.9),
+            checkpoint=tmp_path / "run",
+        )
