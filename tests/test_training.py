@@ -381,10 +381,6 @@ def test_a_callback_of_ones_own(data, tmp_path):
         train(network, *data, SETTINGS, callback=callback, checkpoint=tmp_path / "run")
 
 
-class StopError(Exception):
-    """As if killed."""
-
-
 def _stopped_after_one_epoch(data, path, **settings):
     def after_epoch(network, calls=[]):  # noqa: B006
         calls.append(network)
