@@ -98,6 +98,8 @@ class Settings:
     lr: float
     subset: int | None
     label_file: str | None
+    protocol: int = 2
+    """Raised when what a cell computes changes, so that cells of another version are not taken for done."""
 
 
 @dataclass(frozen=True)
