@@ -175,7 +175,7 @@ class SeedRun:
             name: {cut: rule(suspicion, tie_break).noise_rate for cut, rule in cuts.items()}
             for name, suspicion in suspicions.items()
         }
-        values["estimated_noise_rate"]["posterior"]["own"] = callback.find_cut().noise_rate
+        values["estimated_noise_rate"]["posterior"]["own"] = self._verdict(callback).noise_rate
         return {**values, **self._named(callback), "transition": self.noisy.transition}
 
     def _named(self, callback: LossBufferCallback) -> dict[str, Any]:
@@ -222,7 +222,7 @@ class SeedRun:
             name: metrics.ranking(suspicions[name], suspicions["label_loss"], self.noisy.noise_mask)
             for name in ("posterior", "aum")
         }
-        kept = metrics.kept(callback.find_cut().suspect_mask, self.noisy.noise_mask)
+        kept = metrics.kept(self._verdict(callback).suspect_mask, self.noisy.noise_mask)
         return {**values, **self._named(callback), **kept}
 
     def retrain(self, name: str, rows: NDArray[np.int64]) -> dict[str, Any]:
