@@ -132,7 +132,7 @@ def by_posterior(
         tie_break,
         cut,
         likely,
-        matrix,
+        matrix.copy(),  # on a CPU it may be the settled one itself
         noise_rates=(first, second),
         noise_rate_interval=(max(low, 0.0), min(high, 1.0)),
         hidden=np.flatnonzero(hidden),

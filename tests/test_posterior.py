@@ -341,3 +341,10 @@ def test_default_dtype_does_not_matter():
         assert len(callback.report()) == 2
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_a_verdict_shares_no_memory_with_the_state(generator):
+    callback, _, _ = _trained("watch", generator, MATRIX)
+    before = kept(callback)
+    callback.verdict().transition[:] = 9.0
+    assert_same_bits(kept(callback), before)
