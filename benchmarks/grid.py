@@ -7,7 +7,7 @@
 Protocol. A cell is a data set, a kind and a rate of noise, and a seed; it is one JSON file, and a cell that is done is
 skipped. Every method trains the same network (ConvNet, width 16) with the same settings from the same seed:
 
-- ours: one training with ``LossBufferCallback(mode="filter")``, all else by default; no rate is given;
+- ours: one training with ``LossBufferCallback`` as ``LossBufferSelector`` sets it up; no rate is given;
 - watching: one plain training, ranked by AUM, label loss, the three scores, the wrong-event count and forgetting, with
   Otsu's cut, and DivideMix's mixture on the loss of the last epoch (``gmm``) and on the mean loss (``mean-gmm``);
 - cleanlab: five-fold out-of-sample probabilities, ``find_label_issues`` and its ranking by default: five trainings;
@@ -44,6 +44,7 @@ from lossbuf import networks
 from lossbuf.augment import CropFlip
 from lossbuf.callback import LossBufferCallback, LossBufferWarning
 from lossbuf.posterior import default_warmup
+from lossbuf.selectors.loss_buffer import PLANTED
 from lossbuf.training import TrainSettings, accuracy, build, train
 
 
@@ -90,6 +91,32 @@ class Settings:
     def name(self) -> str:
         """Of the cell's file, without its ending."""
         return f"{self.dataset}-{self.noise_kind}-{self.noise:g}-seed{self.seed}"
+
+
+def settings_of(
+    dataset: str,
+    noise_kind: str,
+    noise: float,
+    seed: int,
+    full: bool = False,
+    batch_size: int | None = None,
+    lr: float | None = None,
+) -> Settings:
+    """The settings of a cell by its data set's preset."""
+    preset = PRESETS[dataset]
+    return Settings(
+        dataset=dataset,
+        noise_kind=noise_kind,
+        noise=noise,
+        seed=seed,
+        epochs=preset.full_epochs if full else preset.epochs,
+        batch_size=batch_size or (512 if full else 128),
+        lr=lr or (0.2 if full else 0.05),
+        width=64 if full else 16,
+        subset=None if full else preset.subset,
+        network="resnet9" if full else "convnet",
+        augment=full,
+    )
 
 
 class Cell:
@@ -143,9 +170,9 @@ class Cell:
             "true_noise_rate": float(self.noisy.noise_mask.mean()),
             "methods": methods,
             "test_accuracy": {
-                "all rows": self._accuracy(plain),
+                "all rows": self.accuracy(plain),
                 "ours": details.pop("test_accuracy"),
-                "oracle": self._accuracy(oracle),
+                "oracle": self.accuracy(oracle),
             },
             "plain_seconds": plain_seconds,
             **details,
@@ -153,7 +180,12 @@ class Cell:
 
     def _ours(self) -> tuple[Found, dict[str, Any]]:
         callback = LossBufferCallback(
-            self.labels, self.data.num_classes, mode="filter", warmup=default_warmup(self.settings.epochs)
+            self.labels,
+            self.data.num_classes,
+            mode="filter",
+            warmup=default_warmup(self.settings.epochs),
+            planted=PLANTED,
+            planted_seed=self.settings.seed,
         )
         network = self.fit(self.data.x, self.labels, self.data.num_classes, callback)
         with warnings.catch_warnings():
@@ -166,7 +198,7 @@ class Cell:
         return found, {
             "transition_error": float(np.abs(transition - self.noisy.transition).mean()),
             "suggestion_right": float((verdict.likely == true)[flagged].mean()) if flagged.any() else None,
-            "test_accuracy": self._accuracy(network),
+            "test_accuracy": self.accuracy(network),
         }
 
     def _watch(self) -> Any:
@@ -174,7 +206,8 @@ class Cell:
         self.fit(self.data.x, self.labels, self.data.num_classes, callback)
         return callback.statistics()
 
-    def _accuracy(self, network: nn.Module) -> float:
+    def accuracy(self, network: nn.Module) -> float:
+        """On the test rows."""
         return accuracy(network, self.data.test_x, self.data.test_labels)
 
     def _measured(self, found: Found) -> dict[str, Any]:
@@ -225,19 +258,7 @@ def main(
         raise typer.BadParameter(f"must be among {', '.join(PRESETS)}, got {unknown[0]!r}", param_hint="--dataset")
     kinds = list(NOISE) if noise == "all" else [_kind(part) for part in noise.split(",")]
     todo = [
-        Settings(
-            dataset=name,
-            noise_kind=kind,
-            noise=rate,
-            seed=seed,
-            epochs=PRESETS[name].full_epochs if full else PRESETS[name].epochs,
-            batch_size=batch_size or (512 if full else 128),
-            lr=lr or (0.2 if full else 0.05),
-            width=64 if full else 16,
-            subset=None if full else PRESETS[name].subset,
-            network="resnet9" if full else "convnet",
-            augment=full,
-        )
+        settings_of(name, kind, rate, seed, full, batch_size, lr)
         for seed in range(first_seed, first_seed + (seeds or max(PRESETS[name].seeds for name in names)))
         for name in names
         if seeds is not None or seed < first_seed + PRESETS[name].seeds

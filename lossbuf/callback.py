@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Integer
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -21,7 +20,8 @@ from lossbuf.checks import LossBufferWarning
 from lossbuf.distributed import PADDING, Block, gathered, is_first, world_size
 from lossbuf.dynamics import MAX_CLASSES, SampleDynamics, SampleStatistics
 from lossbuf.files import load_tensors, save_tensors
-from lossbuf.losses import NARROW, sample_losses_
+from lossbuf.losses import NARROW, sample_losses_, weighted_mean_loss
+from lossbuf.planted import planting
 from lossbuf.posterior import LabelPosterior
 from lossbuf.rows import RowNames
 from lossbuf.staging import Stage
@@ -50,9 +50,9 @@ class LossBufferCallback(nn.Module):
     range raise at once on a CPU and are counted on a GPU, and :meth:`end_epoch` warns with the counts. A row that
     comes twice in an epoch counts once.
 
-    Under an initialised ``torch.distributed`` process group every rank holds the same state, that of one process
-    on the same global batches (the ranks' batches one after the other). All ranks must make the same number of steps
-    with batches of the same size; only the last of an epoch may differ, and be smaller.
+    Under ``torch.distributed`` every rank holds the same state, that of one process on the same global batches (the
+    ranks' batches one after the other). All ranks must make the same number of steps with batches of the same size;
+    only the last of an epoch may differ, and be smaller.
 
     Args:
         labels: Given labels of all rows, shape ``(n_samples,)``; rows are numbered from 0 in this order.
@@ -71,6 +71,10 @@ class LossBufferCallback(nn.Module):
             only.
         cut: Rule that sets the cut, as another; by default as many rows are suspects as labels are estimated to be
             wrong, or with another ranking :class:`~lossbuf.thresholds.Mixture` decides.
+        planted: Share of the rows that train with a wrong label planted on purpose from the middle of the warm-up on,
+            to see how many are found (:class:`~lossbuf.planted.PlantedLabels`); .01 to .05 is usual. For
+            ``"posterior"`` and :meth:`loss` only. Statistics of these rows speak of the planted label.
+        planted_seed: Decides which.
 
     Raises:
         ValueError: If labels are out of range, ids are not unique, or a setting has no meaning.
@@ -101,6 +105,8 @@ class LossBufferCallback(nn.Module):
         noise_rate: float | None = None,
         max_fdr: float | None = None,
         cut: CutRule | None = None,
+        planted: float = 0.0,
+        planted_seed: int = 0,
     ) -> None:
         super().__init__()
         if num_classes is not None:
@@ -116,7 +122,6 @@ class LossBufferCallback(nn.Module):
         self.cut = cut_rule(rank_by, noise_rate, max_fdr, cut)
         self.names = RowNames(ids, len(given))
         self.ids = self.names.ids
-
         self.dynamics = SampleDynamics(given)
         self.rings = LossBuffers(self.num_classes, window)
         self.posterior = (
@@ -124,12 +129,12 @@ class LossBufferCallback(nn.Module):
             if rank_by == "posterior"
             else None
         )
+        self.planted = planting(len(given), planted, planted_seed, self.warmup, rank_by)
         self.stage = Stage(self.num_classes)
         self.register_buffer("sample_weights", torch.ones(len(given), dtype=torch.float32))
         self.register_buffer("class_probe", torch.zeros(self.num_classes, dtype=torch.float32), persistent=False)
         self.register_buffer("counter", torch.zeros(len(_REASONS), dtype=torch.int64))
-        self.weighted = False  # no sample weight has been changed yet
-        self._told = [0] * len(_REASONS)
+        self.weighted, self._told = False, [0] * len(_REASONS)  # no sample weight changed yet, no fault told
 
     # ---- the step -------------------------------------------------------------------------------------------------
 
@@ -153,14 +158,11 @@ class LossBufferCallback(nn.Module):
 
         Arguments and errors are those of :meth:`update`. Where all weights, or all rows, are gone the loss is 0.
         """
-        weights = self.update(logits, labels, indices)
-        if not len(logits):
-            return logits.sum()
-        if not self.weighted:
-            return F.cross_entropy(logits, labels.long())
-        losses = F.cross_entropy(logits, labels.long(), reduction="none")
-        # A dropped sample stays out even where its loss is infinite.
-        return torch.where(weights > 0, losses * weights, 0.0).sum() / weights.sum().clamp(min=1e-6)
+        rows = self.names.rows(indices, logits.device)
+        if self.planted is not None and len(labels) == len(rows):
+            labels = self.planted.to(logits.device).trained_on(labels, rows)
+        weights = self._update(logits, labels, rows)
+        return weighted_mean_loss(logits, labels, weights if self.weighted else None)
 
     forward = loss
 
@@ -184,25 +186,20 @@ class LossBufferCallback(nn.Module):
             ValueError: If shapes or dtypes do not fit, an id is unknown or, on a CPU, a label or row is out of range.
                 Nothing of the batch is then noted.
         """
+        return self._update(logits, labels, self.names.rows(indices, logits.device))
+
+    def _update(self, logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
         batch = checks.batch_logits("logits", logits, self.num_classes)
-        rows = self.names.rows(indices, logits.device)
         checks.batch_vector("labels", labels, batch)
         checks.batch_vector("indices", rows, batch)
         labels, rows = labels.long(), rows.long()
-        sample_weights = self.sample_weights
-        if sample_weights.device != logits.device:
+        if self.sample_weights.device != logits.device:
             self.to(logits.device)
-            sample_weights = self.sample_weights
         if logits.device.type == "cpu":
-            try:  # a look-up checks the range faster than a comparison
-                weights = sample_weights.index_select(0, rows)
-                self.class_probe.index_select(0, labels)
-            except (IndexError, RuntimeError):
-                checks.in_range("indices", rows, self.n_samples)
-                checks.in_range("labels", labels, self.num_classes)
-                raise
+            weights = checks.looked_up("indices", self.sample_weights, rows)
+            checks.looked_up("labels", self.class_probe, labels)
         else:
-            weights = sample_weights.index_select(0, rows.clamp(0, len(sample_weights) - 1))
+            weights = self.sample_weights.index_select(0, rows.clamp(0, self.n_samples - 1))
         stage: Any = self._stage
         if torch.compiler.is_compiling():  # not as a decorator, which would import the compiler with the package
             stage = torch.compiler.disable(stage)
@@ -237,7 +234,9 @@ class LossBufferCallback(nn.Module):
         finite = (losses.label_loss - losses.margin).abs_() < float("inf")
         label_known, row_known = known_labels == labels, known_rows == rows
         fresh = self.dynamics.claim(known_rows, finite & label_known & row_known)
-        other_label = (self.dynamics.labels.index_select(0, known_rows) != known_labels) & fresh
+        given = self.dynamics.labels.index_select(0, known_rows)
+        expected = given if self.planted is None else self.planted.trained_on(given, known_rows)
+        other_label = (expected != known_labels) & fresh
         came = rows != PADDING
         faults = (came > finite, came > label_known, came > row_known, other_label)
         self.counter += torch.stack([fault.sum() for fault in faults])
@@ -261,18 +260,21 @@ class LossBufferCallback(nn.Module):
 
         Warns:
             LossBufferWarning: If rows of this epoch were left out (not finite, label or row out of range), or the
-                labels in the steps differ from those given at the start, as when rows and samples do not match.
+                labels in the steps differ from those given at the start.
         """
         self.flush()
         self.dynamics.end_epoch()
         ready = self.epoch >= self.warmup
         if self.posterior is not None:
-            ready = self.posterior.end_epoch(self.epoch, self.dynamics.labels, self.noise_rate)
+            given = self.dynamics.labels
+            trained_on = given if self.planted is None else self.planted.all_labels(given)
+            ready = self.posterior.end_epoch(self.epoch, trained_on, self.noise_rate)
+            if self.planted is not None and self.epoch == self.planted.after:
+                self.planted.sow(self.posterior.outputs, given)
         if self.mode != "watch" and ready:
             verdict = self._verdict(training=True)
-            weights = (
-                hard_weights(verdict.cut) if self.mode == "filter" else soft_weights(verdict.suspicion, verdict.cut)
-            )
+            hard = self.mode == "filter"
+            weights = hard_weights(verdict.cut) if hard else soft_weights(verdict.suspicion, verdict.cut)
             self.sample_weights.copy_(torch.from_numpy(weights))
             self.weighted = True
         self._tell()
@@ -293,9 +295,8 @@ class LossBufferCallback(nn.Module):
     def statistics(self) -> SampleStatistics:
         """Statistics of every sample so far, each of shape ``(n_samples,)``, on the device.
 
-        In mid-epoch this digests the rows still in the block, which ends the block early.
-
-        In a process group, rows still in the block are not in them: a rank may call this alone.
+        In mid-epoch this digests the rows still in the block, which ends the block early; in a process group they are
+        left out, so that a rank may call this alone.
         """
         if world_size() == 1:
             self.flush()
@@ -305,7 +306,7 @@ class LossBufferCallback(nn.Module):
         statistics, labels = statistics or self.statistics(), self.dynamics.labels
         if self.posterior is None:
             return by_statistic(statistics, labels, self.rank_by, self.cut)
-        return by_posterior(statistics, labels, self.posterior, self.cut, training=training)
+        return by_posterior(statistics, labels, self.posterior, self.cut, training=training, planted=self.planted)
 
     def verdict(self) -> Verdict:
         """Suspicion, cut, likely classes and transition matrix, as they are now.
@@ -320,8 +321,7 @@ class LossBufferCallback(nn.Module):
         verdict = self._verdict(statistics)
         found = doubts.of_verdict(verdict) + doubts.of_epochs(self.dynamics.rows_in_epoch, self.n_samples)
         if self.mode != "watch" and self.epoch and not self.weighted:
-            purity = None if self.posterior is None or not self.posterior.settled else self.posterior.purity
-            found += doubts.of_nothing_dropped(self.epoch, self.warmup, purity)
+            found += doubts.of_nothing_dropped(self.epoch, self.warmup, self.posterior)
         for doubt in found:
             warnings.warn(doubt, LossBufferWarning, stacklevel=3)
         return verdict
@@ -362,6 +362,7 @@ class LossBufferCallback(nn.Module):
             "mode": self.mode,
             "rank_by": self.rank_by,
             "warmup": self.warmup,
+            "planted": None if self.planted is None else self.planted.identity,
             "data": fingerprint(self.dynamics.labels, self.ids),
             "stage": self.stage.state(),
             "told": list(self._told),
@@ -378,8 +379,7 @@ class LossBufferCallback(nn.Module):
         """Restore a state, whole or not at all.
 
         Raises:
-            ValueError: If it is of another version, class count, number of samples, window or data set. What was
-                collected so far then stays.
+            ValueError: If it is of other settings or another data set. What was collected so far then stays.
         """
         check_same_kind(self.state_dict(), state_dict)
         return super().load_state_dict(state_dict, strict, assign)
@@ -394,7 +394,7 @@ class LossBufferCallback(nn.Module):
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file is damaged, holds code, or is of another version, class count, window or data set.
-                What was collected so far then stays.
+            ValueError: If the file is damaged, holds code, or is of other settings or another data set. What was
+                collected so far then stays.
         """
         self.load_state_dict(load_tensors(path, _KIND).get("state", {}))

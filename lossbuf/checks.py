@@ -125,3 +125,12 @@ def in_range(name: str, values: Tensor, end: int) -> None:
         low, high = torch.aminmax(values)
         if low < 0 or high >= end:
             raise ValueError(problem(name, f"must lie in [0, {end})", int(low if low < 0 else high)))
+
+
+def looked_up(name: str, values: Tensor, index: Tensor) -> Tensor:
+    """``values[index]``; raise ``ValueError`` unless the index lies in [0, len(values)). For a CPU only."""
+    try:  # a look-up checks the range faster than a comparison
+        return values.index_select(0, index)
+    except (IndexError, RuntimeError):
+        in_range(name, index, len(values))
+        raise

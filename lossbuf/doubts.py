@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import SupportsFloat
-
+from lossbuf.posterior import LabelPosterior
 from lossbuf.verdict import Verdict
 
 DISAGREEMENT = 0.1
 """Difference between the two estimates of the noise rate, beyond chance, that is told."""
+
+LEAST_FOUND = 0.6
+"""Share of the planted labels found under which it is told."""
 
 
 def of_verdict(verdict: Verdict) -> list[str]:
@@ -19,14 +21,21 @@ def of_verdict(verdict: Verdict) -> list[str]:
             "labels alone cannot tell which they are: look at some by hand. Is the network still weak, train longer."
         )
     if verdict.noise_rates is not None and verdict.noise_rate_interval is not None:
-        first, second = verdict.noise_rates
+        first, second = verdict.noise_rates[:2]
         low, high = verdict.noise_rate_interval
-        by_chance = max(high - max(first, second), min(first, second) - low)  # one of them may be cut off at 0 or 1
+        least, most = min(verdict.noise_rates), max(verdict.noise_rates)
+        by_chance = max(high - most, least - low)  # one of them may be cut off at 0 or 1
         if abs(first - second) > DISAGREEMENT + by_chance:
             found.append(
                 f"The two estimates of the noise rate disagree: {first:.2f} by the most confident rows, {second:.2f} "
                 "by all. Give `noise_rate` if you know it, or `max_fdr`; or train longer, or with a shorter `warmup`."
             )
+    check = verdict.planted
+    if check is not None and check.found + 2 * check.found_error < LEAST_FOUND:
+        found.append(
+            f"Of {len(check.rows)} labels planted wrong on purpose only {check.found:.0%} are among the suspects, so "
+            "perhaps half of the wrong labels are not. Train longer or with a better network, or drop more rows."
+        )
     return found
 
 
@@ -40,19 +49,19 @@ def of_epochs(rows_in_epoch: int, n_samples: int) -> list[str]:
     ]
 
 
-def of_nothing_dropped(epoch: int, warmup: int, purity: SupportsFloat | None) -> list[str]:
+def of_nothing_dropped(epoch: int, warmup: int, posterior: LabelPosterior | None) -> list[str]:
     """Training that was to drop suspects and has not.
 
     Args:
         epoch: Epochs ended.
         warmup: Epochs of the warm-up.
-        purity: What the rows to keep were expected to be at its end; ``None`` where it has not ended.
+        posterior: What was recorded, where the ranking is by it.
     """
-    if purity is None:
+    if posterior is None or not posterior.settled:
         return [f"Nothing was dropped yet: the warm-up takes {warmup} epochs, {epoch} have ended."]
     return [
-        f"Nothing was dropped: the rows to keep were expected to be only {float(purity):.0%} pure at the end of the "
-        "warm-up. If the network was still learning then, use a longer `warmup`."
+        f"Nothing was dropped: the rows to keep were expected to be only {float(posterior.purity):.0%} pure at the end "
+        "of the warm-up. If the network was still learning then, use a longer `warmup`."
     ]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from lossbuf import checks
@@ -89,6 +90,23 @@ def sample_losses_(
         return losses, None
     shifted.sub_(predicted_loss.unsqueeze(1)).scatter_(1, column, -losses.label_loss.unsqueeze(1))
     return losses, shifted
+
+
+def weighted_mean_loss(
+    logits: Float[Tensor, "batch num_classes"],
+    labels: Integer[Tensor, " batch"],
+    weights: Float[Tensor, " batch"] | None = None,
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy in nats, weighted; 0 where there are no rows or all weights are 0.
+
+    A row of weight 0 stays out even where its loss is infinite.
+    """
+    if not len(logits):
+        return logits.sum()
+    if weights is None:
+        return F.cross_entropy(logits, labels.long())
+    losses = F.cross_entropy(logits, labels.long(), reduction="none")
+    return torch.where(weights > 0, losses * weights, 0.0).sum() / weights.sum().clamp(min=1e-6)
 
 
 def _largest(logits: Float[Tensor, "batch num_classes"]) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:

@@ -120,7 +120,7 @@ class LabelPosterior(nn.Module):
 
         Args:
             epoch: Epochs ended so far.
-            labels: Given labels, shape ``(n_samples,)``.
+            labels: Labels trained on, shape ``(n_samples,)``.
             noise_rate: Share of wrong labels, where it is known.
 
         Returns:
@@ -150,7 +150,7 @@ class LabelPosterior(nn.Module):
         """The reading of the outputs so far; waits for the GPU.
 
         Args:
-            labels: Given labels, shape ``(n_samples,)``.
+            labels: Labels trained on, shape ``(n_samples,)``.
             refine: Let the outputs since the matrix was settled change it.
         """
         seen, probs = self.outputs.seen, self.outputs.probabilities()
@@ -178,6 +178,18 @@ class LabelPosterior(nn.Module):
             estimates=estimates,
             hidden=hidden,
         )
+
+    @torch.no_grad()
+    def read_also(
+        self, rows: Int[Tensor, " batch"], labels: Int[Tensor, " batch"], matrix: Float[Tensor, "classes classes"]
+    ) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:
+        """Log-odds that other labels of some rows are wrong, NaN where never seen, and the classes likely then."""
+        seen, probs = self.outputs.seen[rows], self.outputs.probabilities()[rows]
+        if not self.dropping:
+            probs = transition.deconvolved(probs, matrix)
+        log_odds = transition.wrong_log_odds(probs, labels, matrix).float()
+        unknown = torch.full_like(log_odds, float("nan"))
+        return log_odds.where(seen, unknown), transition.likely_labels(probs, labels, matrix)
 
     def get_extra_state(self) -> dict[str, Any]:
         """What is no tensor."""

@@ -19,13 +19,13 @@ def check_same_kind(mine: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         state: The saved one.
 
     Raises:
-        ValueError: If it is of another version, class count, number of samples, window, mode, ranking, warm-up or data
-            set, or has other keys, shapes or dtypes.
+        ValueError: If it is of another version, class count, number of samples, window, mode, ranking, warm-up, planted
+            share or data set, or has other keys, shapes or dtypes.
     """
     extra = state.get("_extra_state") if isinstance(state, Mapping) else None
     if not isinstance(extra, Mapping):
         raise ValueError(checks.problem("state_dict", "must be one of a LossBufferCallback", "another"))
-    for name in ("version", "num_classes", "n_samples", "window", "mode", "rank_by", "warmup"):
+    for name in ("version", "num_classes", "n_samples", "window", "mode", "rank_by", "warmup", "planted"):
         if extra.get(name) != mine["_extra_state"][name]:
             rule = f"must have {name} {mine['_extra_state'][name]}"
             raise ValueError(checks.problem("state_dict", rule, extra.get(name)))

@@ -308,6 +308,7 @@ class _Run:
             "rows": _digest(self.rows),
             "augment": _named(self.augment),
             "callback": None if callback is None else (callback.mode, callback.warmup, callback.rank_by),
+            "planted": None if callback is None or callback.planted is None else callback.planted.identity,
             "cut": None if callback is None else _named(callback.cut),
         }
 

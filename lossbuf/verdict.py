@@ -13,6 +13,8 @@ from torch import Tensor
 
 from lossbuf import checks
 from lossbuf.dynamics import SUSPICIONS, SampleStatistics
+from lossbuf.planted import PlantedCheck, PlantedLabels
+from lossbuf.planted import noise_rate as rate_by_planting
 from lossbuf.posterior import LabelPosterior
 from lossbuf.scores import suspicion_order
 from lossbuf.thresholds import Cut, CutRule, KnownRate, MaxFDR, Mixture, with_floor
@@ -34,12 +36,14 @@ class Verdict:
         cut: Threshold, noise rate and suspects.
         likely: For every row the class it is most likely of if its label is wrong, shape ``(n_samples,)``.
         transition: P(given | true), shape ``(num_classes, num_classes)``; ``None`` without the posterior.
-        noise_rates: Two estimates of the noise rate: by the most confident rows, and by all outputs since.
-        noise_rate_interval: From the lower less to the higher plus 1.96 standard errors of counting so few rows. Where
-            nothing was dropped both are the same. It is no confidence interval: what both estimates share, outputs that
-            are vague or wrong labels learnt by heart, is not in it.
+        noise_rates: Estimates of the noise rate: by the most confident rows, by all outputs since and, where labels
+            were planted, by those found. The rate is the mean of the first two, or of that mean and the last.
+        noise_rate_interval: From the lowest less to the highest plus 1.96 standard errors of counting so few rows.
+            Where nothing was dropped the first two are the same. It is no confidence interval: what the estimates
+            share, outputs that are vague or wrong labels learnt by heart, is not in it.
         hidden: Classes of which more than half of the labels seem wrong.
         bounded: The cut is that of ``max_fdr``, so that suspects may be more likely right than wrong.
+        planted: What became of the planted labels, where there are any.
     """
 
     suspicion: NDArray[np.float32]
@@ -47,10 +51,11 @@ class Verdict:
     cut: Cut
     likely: NDArray[np.int64]
     transition: NDArray[np.float64] | None = None
-    noise_rates: tuple[float, float] | None = None
+    noise_rates: tuple[float, ...] | None = None
     noise_rate_interval: tuple[float, float] | None = None
     hidden: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     bounded: bool = False
+    planted: PlantedCheck | None = None
 
     @property
     def noise_rate(self) -> float:
@@ -104,6 +109,7 @@ def by_posterior(
     rule: CutRule | None,
     *,
     training: bool = False,
+    planted: PlantedLabels | None = None,
 ) -> Verdict:
     """The verdict by the posterior; waits for the device.
 
@@ -114,29 +120,43 @@ def by_posterior(
         rule: Where to cut; ``None`` cuts off as many rows as the estimated noise rate says are wrong. The share of
             wrong labels is better known than each label's probability, above all while they are still trained on.
         training: The verdict decides which rows go on training; a bound on the false-discovery rate then waits.
+        planted: Labels planted to see how many are found.
     """
-    reading = posterior.read(labels, refine=not training)
+    reading = posterior.read(labels if planted is None else planted.all_labels(labels), refine=not training)
     suspicion, tie_break = reading.log_odds.cpu().numpy(), statistics.label_loss.cpu().numpy()
-    rate = float(reading.noise_rate)
+    likely, matrix, hidden = (part.cpu().numpy() for part in (reading.likely, reading.transition, reading.hidden))
+    first, second, error = reading.estimates.tolist()
+    rate, matrix = float(reading.noise_rate), matrix.copy()  # on a CPU it may be the settled one itself
+    estimates, rows, of_planted = [first, second], np.empty(0, dtype=np.int64), suspicion[:0]
+    if planted is not None and planted.sown and not training:  # back to the rows' own labels
+        rows = planted.rows.cpu().numpy()
+        own, likely_own = posterior.read_also(planted.rows, planted.own, reading.transition)
+        of_planted, suspicion, likely = suspicion[rows], suspicion.copy(), likely.copy()
+        suspicion[rows], likely[rows] = own.cpu().numpy(), likely_own.cpu().numpy()
+        matrix = planted.removed(reading.transition, labels).cpu().numpy()
+        estimates = [planted.rate_without(value) for value in estimates]
+        by_planting = rate_by_planting(np.delete(suspicion, rows), of_planted)
+        if np.isfinite(by_planting):
+            estimates.append(by_planting)
+            rate = (planted.rate_without(rate) + by_planting) / 2  # the errors of the two seldom agree
     if rule is None or isinstance(rule, MaxFDR):
         chosen = KnownRate(rate) if rule is None or training else rule
         cut = chosen(suspicion, tie_break)._replace(noise_rate=rate)
         cut = with_floor(cut, suspicion, labels.cpu().numpy(), CLASS_FLOOR)
     else:
         cut = rule(suspicion, tie_break)
-    likely, matrix, hidden = (part.cpu().numpy() for part in (reading.likely, reading.transition, reading.hidden))
-    first, second, error = reading.estimates.tolist()
-    low, high = min(first, second) - 1.96 * error, max(first, second) + 1.96 * error
+    low, high = min(estimates) - 1.96 * error, max(estimates) + 1.96 * error
     return Verdict(
         suspicion,
         tie_break,
         cut,
         likely,
-        matrix.copy(),  # on a CPU it may be the settled one itself
-        noise_rates=(first, second),
+        matrix,
+        noise_rates=tuple(estimates),
         noise_rate_interval=(max(low, 0.0), min(high, 1.0)),
         hidden=np.flatnonzero(hidden),
         bounded=isinstance(rule, MaxFDR) and not training,
+        planted=PlantedCheck.of(rows, of_planted, cut.threshold) if len(rows) else None,
     )
 
 

@@ -1,0 +1,141 @@
+"""What estimators that choose rows of their ``X`` have in common."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from lossbuf import checks
+
+# Not typing.Self, which beartype does not take on a method by itself.
+_Fitted = TypeVar("_Fitted", bound="RowSelector")
+
+
+class RowSelector(BaseEstimator):
+    """An estimator whose result is some of the rows it was given; a subclass says which in ``_select``.
+
+    ``fit`` chooses; ``transform`` gives the chosen rows of that same ``X``; ``fit_resample`` gives them of ``X`` and
+    ``y``, as imbalanced-learn's samplers do. ``transform`` is there after ``fit`` only, since imbalanced-learn's
+    ``Pipeline`` takes no step that has both.
+
+    Attributes:
+        classes_: The labels found, shape ``(num_classes,)``.
+        sample_indices_: Rows chosen.
+        n_features_in_: Size of the second axis of ``X``.
+    """
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _select(self, X: NDArray[Any], labels: Tensor, classes: NDArray[Any]) -> NDArray[np.int64]:
+        """The rows to choose; sets the attributes of the subclass.
+
+        Args:
+            X: Samples, checked.
+            labels: Number of each row's class in ``classes``, int64, shape ``(n_samples,)``.
+            classes: The labels found.
+        """
+        raise NotImplementedError
+
+    def fit(self: _Fitted, X: Any, y: Any) -> _Fitted:
+        """Choose among all rows.
+
+        Args:
+            X: Samples, an array or tensor of shape ``(n_samples, n_features)`` or
+                ``(n_samples, channels, height, width)``.
+            y: Labels, possibly wrong, shape ``(n_samples,)``: integers or strings.
+
+        Raises:
+            ValueError: If shapes, values or settings are not usable.
+        """
+        self._fit(X, y)
+        self._transforms = True
+        return self
+
+    def fit_resample(self, X: Any, y: Any) -> tuple[Any, Any]:
+        """Choose among all rows and give those chosen, in the containers they came in.
+
+        Arguments and errors are those of :meth:`fit`.
+        """
+        self._fit(X, y)
+        self._transforms = False
+        return _rows(X, self.sample_indices_), _rows(y, self.sample_indices_)
+
+    @property
+    def transform(self) -> Callable[[Any], Any]:
+        """``transform(X)`` gives the chosen rows of the ``X`` that was given to :meth:`fit`.
+
+        Raises:
+            NotFittedError: Before ``fit``, and after :meth:`fit_resample`; ``hasattr`` is then False.
+            ValueError: If it is another ``X``: which rows of it to choose is not known.
+        """
+        # Not available_if, which turns the error into a bare AttributeError.
+        if not getattr(self, "_transforms", False):
+            raise NotFittedError("`transform` keeps rows of the X given to `fit`: call `fit(X, y)` first.")
+        return self._transform
+
+    def _transform(self, X: Any) -> Any:
+        array = self._samples(X, reset=False)
+        if _fingerprint(array) != self._fitted_on:
+            mend = "New data has no rows to drop: pass it on as it is."
+            raise ValueError(checks.problem("X", "must be the X that was given to `fit`", "another", mend))
+        return _rows(X, self.sample_indices_)
+
+    def get_support(self, indices: bool = False) -> NDArray[Any]:
+        """Mask of the rows chosen, shape ``(n_samples,)``, or their indices."""
+        check_is_fitted(self, "sample_indices_")  # a fit that failed leaves n_features_in_
+        if indices:
+            return self.sample_indices_
+        mask = np.zeros(self._n_samples, dtype=bool)
+        mask[self.sample_indices_] = True
+        return mask
+
+    def _fit(self, X: Any, y: Any) -> None:
+        X_array, y_array = self._samples(X, _as_array(y))
+        check_classification_targets(y_array)
+        encoder = LabelEncoder()
+        labels = torch.from_numpy(np.asarray(encoder.fit_transform(y_array), dtype=np.int64))
+        classes: NDArray[Any] = np.asarray(encoder.classes_)
+        chosen = self._select(X_array, labels, classes)
+        self.classes_, self.sample_indices_ = classes, chosen
+        self._n_samples, self._fitted_on = len(X_array), _fingerprint(X_array)
+
+    def _samples(self, X: Any, y: Any = "no_validation", reset: bool = True) -> Any:
+        checked = validate_data(self, _as_array(X), y, reset=reset, allow_nd=True, dtype="numeric")
+        found = np.shape(checked if isinstance(y, str) else checked[0])
+        if len(found) == 4 and found[-1] in (1, 3) and found[1] not in (1, 3):
+            mend = "Move the channels: np.moveaxis(X, -1, 1)."
+            raise ValueError(
+                checks.problem("X", "must be (n_samples, channels, height, width)", f"shape {found}", mend)
+            )
+        return checked
+
+
+def _as_array(values: Any) -> Any:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+
+
+def _rows(values: Any, rows: NDArray[np.int64]) -> Any:
+    if hasattr(values, "iloc"):
+        return values.iloc[rows]
+    if isinstance(values, list | tuple):
+        return [values[row] for row in rows]
+    return values[rows]
+
+
+def _fingerprint(array: NDArray[Any]) -> str:
+    return hashlib.sha256(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
