@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 from typing import Literal
 
 import torch
@@ -27,6 +28,7 @@ class ConvNet(nn.Module):
         width: Channels of every block.
         depth: Blocks at most.
         norm: ``"instance"`` (GroupNorm with a group a channel, affine), ``"batch"`` or ``"none"``.
+        first_padding: Pixels that the first convolution adds a side; all others add 1, which keeps the size.
 
     Raises:
         ValueError: If a size is no positive integer or the norm unknown.
@@ -48,6 +50,7 @@ class ConvNet(nn.Module):
         width: int = 128,
         depth: int = 3,
         norm: Norm = "instance",
+        first_padding: int = 1,
     ) -> None:
         super().__init__()
         checks.positive_int("in_channels", in_channels)
@@ -55,12 +58,14 @@ class ConvNet(nn.Module):
         checks.positive_int("width", width)
         checks.positive_int("depth", depth)
         checks.one_of("norm", norm, ("instance", "batch", "none"))
-        height, breadth = (checks.positive_int("image_size", size) for size in image_size)
+        added = 2 * (checks.positive_int("first_padding", first_padding) - 1)
+        height, breadth = (checks.positive_int("image_size", size) + added for size in image_size)
+        pool = _HalvingPool if norm == "instance" else nn.AvgPool2d
         blocks: list[nn.Module] = []
-        channels = in_channels
+        channels, padding = in_channels, first_padding
         for _ in range(min(depth, int(math.log2(min(height, breadth))))):
-            blocks += [nn.Conv2d(channels, width, 3, padding=1), _norm(norm, width), nn.ReLU(), nn.AvgPool2d(2)]
-            channels, height, breadth = width, height // 2, breadth // 2
+            blocks += [nn.Conv2d(channels, width, 3, padding=padding), _norm(norm, width), nn.ReLU(), pool(2)]
+            channels, padding, height, breadth = width, 1, height // 2, breadth // 2
         self.features = nn.Sequential(*blocks, nn.Flatten())
         self.classifier = nn.Linear(channels * height * breadth, num_classes)
 
@@ -73,6 +78,17 @@ def _norm(norm: Norm, width: int) -> nn.Module:
     if norm == "batch":
         return nn.BatchNorm2d(width)
     return nn.GroupNorm(width, width) if norm == "instance" else nn.Identity()
+
+
+class _HalvingPool(nn.AvgPool2d):
+    """2x2 average pooling that is quick on a CPU with the channels outermost too, as instance norm wants them."""
+
+    def forward(self, input: Tensor) -> Tensor:  # the name is torch's
+        """Half the height and width, rounded down."""
+        if input.is_cuda or not input.is_contiguous():
+            return super().forward(input)
+        rows = input[..., :-1:2, :] + input[..., 1::2, :]
+        return (rows[..., :-1:2] + rows[..., 1::2]) / 4
 
 
 class MLP(nn.Module):
@@ -156,15 +172,26 @@ def resnet9(in_channels: int, num_classes: int, *, width: int = 64) -> nn.Module
     )
 
 
-def resnet18(in_channels: int, num_classes: int) -> nn.Module:
+def resnet18(in_channels: int, num_classes: int, *, norm: Norm = "batch") -> nn.Module:
     """ResNet-18 for small images: a 3x3 first convolution of stride 1, and no max pooling.
+
+    Args:
+        in_channels: Channels of the images.
+        num_classes: Number of classes.
+        norm: As in :class:`ConvNet`.
+
+    Raises:
+        ValueError: If a size is no positive integer or the norm unknown.
 
     Source:
         He et al. 2016; the first layer as for CIFAR in the field's code.
     """
     import torchvision  # slow to import, and needed here alone
 
-    network = torchvision.models.resnet18(num_classes=num_classes)
+    checks.positive_int("in_channels", in_channels)
+    checks.positive_int("num_classes", num_classes)
+    checks.one_of("norm", norm, ("instance", "batch", "none"))
+    network = torchvision.models.resnet18(num_classes=num_classes, norm_layer=partial(_norm, norm))
     network.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
     network.maxpool = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
     return network

@@ -58,7 +58,34 @@ def test_the_published_size():
     assert sum(weights.numel() for weights in ConvNet(3, 10, (32, 32)).parameters()) == 320_010
 
 
-@pytest.mark.parametrize("name", ["in_channels", "num_classes", "width", "depth", "image_size"])
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize("first_padding", [1, 2, 3])
+@pytest.mark.parametrize("image_size", [(1, 1), (5, 8), (28, 28)])
+def test_first_padding(norm, first_padding, image_size, generator):
+    network = ConvNet(1, 2, image_size, width=3, norm=norm, first_padding=first_padding)
+    height, breadth, blocks = halved([size + 2 * first_padding - 2 for size in image_size], 3)
+    paddings = [part.padding for part in network.modules() if isinstance(part, nn.Conv2d)]
+    assert paddings == [(first_padding, first_padding)][:blocks] + [(1, 1)] * (blocks - 1)
+    assert network(torch.randn(2, 1, *image_size, generator=generator)).shape == (2, 2)
+    if blocks:
+        assert network.classifier.in_features == 3 * height * breadth
+
+
+@pytest.mark.parametrize("size", [(2, 2), (3, 2), (2, 5), (8, 8), (7, 9)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_instance_norm_pools_as_the_others_do(size, layout, device, generator):
+    x = torch.randn(3, 4, *size, generator=generator, dtype=torch.float64).to(device, memory_format=layout)
+    pool = next(part for part in ConvNet(1, 2, (8, 8)).modules() if isinstance(part, nn.AvgPool2d))
+    gradients = []
+    for one in (pool, nn.AvgPool2d(2)):
+        leaf = x.clone().requires_grad_()
+        y = one(leaf)
+        torch.testing.assert_close(y, nn.functional.avg_pool2d(x, 2))
+        gradients.append(torch.autograd.grad((y**3).sum(), leaf)[0])
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("name", ["in_channels", "num_classes", "width", "depth", "image_size", "first_padding"])
 @pytest.mark.parametrize("bad", [0, -1, 1.5, True])
 @pytest.mark.usefixtures("no_shape_checks")
 def test_convnet_refuses_bad_sizes(name, bad):
@@ -115,6 +142,17 @@ def test_resnet18_keeps_small_images_large(generator):
     network.layer1.register_forward_hook(lambda _, before, after: sizes.extend([before[0].shape, after.shape]))
     network(torch.randn(2, 1, 8, 8, generator=generator))
     assert sizes == [(2, 64, 8, 8)] * 2
+
+
+@pytest.mark.parametrize(("norm", "kind"), [("instance", nn.GroupNorm), ("batch", nn.BatchNorm2d), ("none", None)])
+def test_resnet18_norms(norm, kind):
+    network = resnet18(3, 5, norm=norm)
+    assert count(network, (nn.GroupNorm, nn.BatchNorm2d)) == (0 if kind is None else count(network, kind))
+    assert count(network, nn.Conv2d) == 20
+    if kind is nn.GroupNorm:
+        assert all(part.num_groups == part.num_channels for part in network.modules() if isinstance(part, kind))
+    if kind is not None:
+        assert count(network, kind) == 20
 
 
 @pytest.mark.parametrize("size", [8, 28, 32])
