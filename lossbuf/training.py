@@ -111,6 +111,7 @@ def train(
     rows: Int[Tensor, " n_kept"] | None = None,
     callback: StepCallback | None = None,
     augment: Callable[[Tensor], Tensor] | None = None,
+    mix: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     after_epoch: Callable[[nn.Module], Any] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_steps: int | None = None,
@@ -128,6 +129,7 @@ def train(
             :class:`~lossbuf.callback.LossBufferCallback`.
         augment: Changes each batch of ``x`` before the network sees it, as :class:`~lossbuf.augment.CropFlip` does;
             what it draws must come from torch's global generators.
+        mix: Called after it with the batch of ``x``, its labels and its rows, as mixup needs them; the same holds.
         after_epoch: Called with the network, in evaluation mode, after every epoch. With a checkpoint it must return
             tensors or plain values.
         checkpoint: A file that holds the run's whole state. Where it exists, the run goes on from it and ends with the
@@ -145,7 +147,7 @@ def train(
     """
     if checkpoint_steps is not None:
         checks.positive_int("checkpoint_steps", checkpoint_steps)
-    run = _Run(network, x, labels, settings, rows, callback, augment, checkpoint)
+    run = _Run(network, x, labels, settings, rows, callback, augment, mix, checkpoint)
     every = checkpoint_steps or run.steps_an_epoch
     bar = tqdm(total=settings.epochs * run.steps_an_epoch, initial=run.step, desc=progress, leave=False,
                disable=None if progress else True)  # fmt: skip
@@ -175,11 +177,12 @@ class _Run:
         rows: Tensor | None,
         callback: StepCallback | None,
         augment: Callable[[Tensor], Tensor] | None,
+        mix: Callable[[Tensor, Tensor, Tensor], Tensor] | None,
         checkpoint: str | os.PathLike[str] | None,
     ) -> None:
         if len(x) != len(labels):
             raise ValueError(checks.problem("x", f"must have {len(labels)} rows, as many as labels", len(x)))
-        self.settings, self.callback, self.augment, self.network = settings, callback, augment, network
+        self.settings, self.callback, self.augment, self.mix, self.network = settings, callback, augment, mix, network
         self.kept = callback if isinstance(callback, LossBufferCallback) else None
         if checkpoint is not None and callback is not None and self.kept is None:
             rule = "must be a LossBufferCallback where there is a checkpoint"
@@ -215,6 +218,8 @@ class _Run:
         x, labels = self.x[rows], self.labels[rows]
         if self.augment is not None:
             x = self.augment(x)
+        if self.mix is not None:
+            x = self.mix(x, labels, rows)
         if x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         self.network.train()
@@ -307,6 +312,7 @@ class _Run:
             "labels": _digest(self.labels),
             "rows": _digest(self.rows),
             "augment": _named(self.augment),
+            "mix": _named(self.mix),
             "callback": None if callback is None else (callback.mode, callback.warmup, callback.rank_by),
             "planted": None if callback is None or callback.planted is None else callback.planted.identity,
             "cut": None if callback is None else _named(callback.cut),
