@@ -1,0 +1,114 @@
+"""What all coreset methods have in common: sizes, groups and the estimator's form."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+from torch import Tensor
+
+from condensation.coresets.sizes import rows_asked
+from lossbuf.checks import LossBufferWarning
+from lossbuf.selectors import RowSelector
+
+
+class Chosen(NamedTuple):
+    """A coreset.
+
+    Attributes:
+        indices: Rows, int64, on the CPU, shape ``(k,)``, group after group and in each in the order of choice.
+        weights: What each stands for, float64, on the CPU, shape ``(k,)``; ``None`` where a method has no weights.
+    """
+
+    indices: Tensor
+    weights: Tensor | None = None
+
+
+def by_group(
+    groups: Int[Tensor, " n_samples"],
+    counts: Sequence[int],
+    choose: Callable[[Int[Tensor, " n_rows"], int], Chosen],
+) -> Chosen:
+    """Choose from each group by itself.
+
+    Args:
+        groups: Group of each row in ``[0, len(counts))``, on the CPU, shape ``(n_samples,)``.
+        counts: Rows to choose of each group; a group of fewer rows gives all it has, one of none nothing.
+        choose: Called as ``choose(rows, k)`` with a group's rows, ascending; gives *positions* in ``rows``.
+
+    Returns:
+        The rows chosen, group after group.
+
+    Example:
+        >>> by_group(torch.tensor([0, 1, 0, 1]), [1, 2], lambda rows, k: Chosen(torch.arange(k))).indices
+        tensor([0, 1, 3])
+    """
+    indices, weights = [torch.empty(0, dtype=torch.int64)], []
+    for group, count in enumerate(counts):
+        rows = torch.nonzero(groups == group).flatten()
+        k = min(count, len(rows))
+        if k:
+            chosen = choose(rows, k)
+            indices.append(rows[chosen.indices.cpu()])
+            weights += [] if chosen.weights is None else [chosen.weights.double().cpu()]
+    return Chosen(torch.cat(indices), torch.cat(weights) if weights else None)
+
+
+def largest_first(values: Tensor) -> Callable[[Tensor, int], Chosen]:
+    """For :func:`by_group`: the rows of the largest values, equals in the order of the rows."""
+    return lambda rows, k: Chosen(values[rows].argsort(descending=True, stable=True)[:k])
+
+
+class Coreset(RowSelector):
+    """Chooses a small set of rows that is to stand for all; a subclass says how in ``_choose``.
+
+    The constructor of a subclass keeps ``ipc``, ``size``, ``balanced`` and ``random_state``, which mean the same in
+    all of them: see :func:`~condensation.coresets.sizes.rows_asked`. A class of fewer rows than asked gives all it
+    has; the others do not make up for it.
+
+    Attributes:
+        classes_: The labels found, shape ``(num_classes,)``.
+        sample_indices_: Rows chosen, shape ``(k,)``: class after class in the order of ``classes_`` (one group where
+            ``balanced`` is False), and within a class in the order of choice. ``transform`` and ``fit_resample`` give
+            them in this order.
+        n_features_in_: Size of the second axis of ``X``.
+    """
+
+    ipc: int | None
+    size: int | float | None
+    balanced: bool
+    random_state: int | np.random.RandomState | None
+
+    def _choose(self, X: NDArray[Any], labels: Tensor, groups: Tensor, counts: list[int], seed: int) -> Chosen:
+        """The coreset.
+
+        Args:
+            X: Samples, checked.
+            labels: Classes in ``[0, num_classes)``, shape ``(n_samples,)``.
+            groups: Which rows to choose among: the labels, or 0 for all rows, shape ``(n_samples,)``.
+            counts: Rows to choose of each group, at most as many as it has.
+            seed: Of whatever is random.
+        """
+        raise NotImplementedError
+
+    def _select(self, X: NDArray[Any], labels: Tensor, classes: NDArray[Any]) -> NDArray[np.int64]:
+        sizes = torch.bincount(labels, minlength=len(classes)).tolist()
+        asked = rows_asked(sizes, ipc=self.ipc, size=self.size, balanced=self.balanced)
+        groups, have = (labels, sizes) if self.balanced else (torch.zeros_like(labels), [len(labels)])
+        short = [group for group, (few, many) in enumerate(zip(have, asked, strict=True)) if few < many]
+        if short:
+            told = ", ".join(f"{classes[group]} has {have[group]} of {asked[group]}" for group in short)
+            text = f"Classes of fewer rows than asked give all they have: {told}."
+            warnings.warn(text, LossBufferWarning, stacklevel=4)
+        counts = [min(few, many) for few, many in zip(have, asked, strict=True)]
+        seed = int(check_random_state(self.random_state).randint(2**31))
+        chosen = self._choose(X, labels, groups, counts, seed)
+        if chosen.weights is not None:
+            self.sample_weight_ = chosen.weights.numpy()
+        return chosen.indices.numpy()

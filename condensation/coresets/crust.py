@@ -1,0 +1,127 @@
+"""``Crust``: medoids of gradients, of which wrong labels have few, since their gradients lie apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from condensation import greedy
+from condensation.coresets.base import Chosen, Coreset, by_group
+from condensation.features import FeatureGradients, Features, features_of
+from lossbuf import checks
+
+
+def pick(
+    gradients: Float[Tensor, "n_samples n_features"],
+    groups: Int[Tensor, " n_samples"],
+    counts: Sequence[int],
+    *,
+    mode: str = "medoids",
+    strategy: greedy.Strategy = "lazy",
+    memory: int = 2**30,
+    generator: torch.Generator | None = None,
+) -> Chosen:
+    """Medoids, or the most central rows, of the gradients of each group.
+
+    Args:
+        gradients: A row a sample, on any device.
+        groups: Group of each row in ``[0, len(counts))``: its label, or 0 to choose over all rows.
+        counts: Rows to choose of each group; a group of fewer rows gives all it has.
+        mode: ``"medoids"`` or ``"centrality"``, see :class:`Crust`.
+        strategy: See :func:`~condensation.greedy.facility_location`; for medoids only.
+        memory: Bytes that distances may take.
+        generator: Of the strategies that draw.
+
+    Returns:
+        Rows, group after group, in the order of choice; the weight of each is the number of rows it serves.
+
+    Raises:
+        ValueError: If the mode is unknown.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0], [3.0], [30.0], [1.5]])
+        >>> pick(x, torch.zeros(5, dtype=torch.int64), [2]).weights
+        tensor([4., 1.], dtype=torch.float64)
+    """
+    medoids = checks.one_of("mode", mode, ("medoids", "centrality")) == "medoids"
+
+    def central(rows: Int[Tensor, " n_rows"], k: int) -> Chosen:
+        part = gradients[rows.to(gradients.device)]
+        if medoids:
+            found = greedy.facility_location(part, k, strategy=strategy, memory=memory, generator=generator)
+        else:
+            found = greedy.centrality(part, k, memory=memory)
+        return Chosen(found.indices, found.sizes)
+
+    return by_group(groups.cpu(), counts, central)
+
+
+class Crust(Coreset):
+    """Medoids of the gradients that reach the last layer's input, each with the number of rows it serves.
+
+    Rows of a class with right labels have gradients alike, rows with wrong labels gradients of many kinds, so that
+    medoids are mostly right. The paper chooses anew in every epoch of a training; this is one choice.
+
+    Args:
+        ipc: Rows a class; or give ``size``, in the paper half of each class: ``size=0.5``.
+        size: Rows in all, an integer, or their share, a float in (0, 1].
+        balanced: Choose by class, as the paper does, or over all rows.
+        features: What to look at, a :class:`~condensation.features.Features` or an array of shape
+            ``(n_samples, n_features)``; by default :class:`~condensation.features.FeatureGradients`.
+        mode: ``"medoids"``, the paper's facility location; ``"centrality"``, what the paper's code does: it ranks rows
+            by their total similarity to all others.
+        strategy: How facility location is maximised, see :func:`~condensation.greedy.facility_location`.
+        memory: Bytes that distances may take.
+        random_state: Of the features, and of strategies that draw.
+
+    Attributes:
+        sample_indices_: See :class:`~condensation.coresets.base.Coreset`.
+        sample_weight_: Rows that each chosen one serves, in the order of ``sample_indices_``; 0 for a copy of a row
+            chosen before.
+
+    Source:
+        Mirzasoleiman, Cao, Leskovec 2020, "Coresets for Robust Training of Neural Networks against Noisy Labels".
+
+    Differs from the paper:
+        Its code counts for the weight the rows within a distance of 2, of which a row may have several.
+
+    Example:
+        >>> X, y = [[0.0], [1.0], [3.0], [30.0], [1.5]], [0] * 5
+        >>> Crust(ipc=2, features=X).fit(X, y).sample_indices_
+        array([4, 3])
+        >>> Crust(ipc=2, features=X, mode="centrality").fit(X, y).sample_indices_
+        array([4, 1])
+    """
+
+    def __init__(
+        self,
+        *,
+        ipc: int | None = None,
+        size: int | float | None = None,
+        balanced: bool = True,
+        features: Features | ArrayLike | Tensor | None = None,
+        mode: str = "medoids",
+        strategy: greedy.Strategy = "lazy",
+        memory: int = 2**30,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.ipc = ipc
+        self.size = size
+        self.balanced = balanced
+        self.features = features
+        self.mode = mode
+        self.strategy: greedy.Strategy = strategy
+        self.memory = memory
+        self.random_state = random_state
+
+    def _choose(self, X: NDArray[Any], labels: Tensor, groups: Tensor, counts: list[int], seed: int) -> Chosen:
+        checks.one_of("mode", self.mode, ("medoids", "centrality"))  # before a training
+        x = features_of(FeatureGradients() if self.features is None else self.features, X, labels, seed)
+        generator = torch.Generator().manual_seed(seed)
+        return pick(x, groups, counts, mode=self.mode, strategy=self.strategy, memory=self.memory, generator=generator)
