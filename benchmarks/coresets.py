@@ -204,7 +204,7 @@ def compute(settings: Settings, device: str | None, folder: Path) -> dict[str, A
         ),
     )
     return {
-        "rows": len(chosen),
+        "size": len(chosen),
         "purity": float((~wrong[run.rows][chosen]).double().mean()),
         "accuracies": list(found.accuracies),
         "seconds": found.seconds,
