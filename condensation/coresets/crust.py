@@ -1,4 +1,4 @@
-"""``Crust``: medoids of gradients, of which wrong labels have few, since their gradients lie apart."""
+"""``Crust``: rows whose gradients are those of many others of their class, as the gradients of right labels are."""
 
 from __future__ import annotations
 
@@ -65,8 +65,10 @@ def pick(
 class Crust(Coreset):
     """Medoids of the gradients that reach the last layer's input, each with the number of rows it serves.
 
-    Rows of a class with right labels have gradients alike, rows with wrong labels gradients of many kinds, so that
-    medoids are mostly right. The paper chooses anew in every epoch of a training; this is one choice.
+    Rows of a class with right labels have gradients alike, rows with wrong labels gradients of many kinds. So the
+    central rows are mostly right; medoids are spread over all kinds, the wrong ones too, and it is their weights that
+    favour right labels. For clean rows of noisy ones take ``mode="centrality"``. The paper chooses anew in every epoch
+    of a training; this is one choice.
 
     Args:
         ipc: Rows a class; or give ``size``, in the paper half of each class: ``size=0.5``.

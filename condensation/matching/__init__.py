@@ -1,0 +1,1 @@
+"""Condensation by matching: gradients (DC, DSA) or distributions of features (DM)."""

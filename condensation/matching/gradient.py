@@ -1,0 +1,287 @@
+"""``GradientMatching``: synthetic images whose gradients are those of real ones, step after step (DC, DSA)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from condensation.matching.class_gradients import Factory, class_gradients, freeze_statistics
+from condensation.matching.condenser import Condenser, RealImages
+from condensation.matching.distance import gradient_distance
+from condensation.siamese import SiameseAugmentation
+from lossbuf import architectures, checks
+from lossbuf.files import load_tensors, save_tensors
+from lossbuf.training import seeded
+
+_KIND = "condensation.gradient_matching"
+_STATISTICS_ROWS = 16
+_CPU_ROWS = 32
+_LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
+
+
+def loops(ipc: int) -> tuple[int, int]:
+    """Outer steps a network, and epochs of its training after each: published for 1, 10, 20, 30, 40 and 50.
+
+    For other numbers there are ``ipc`` outer steps, and 500 epochs spread over them, 50 after each at most.
+
+    Example:
+        >>> loops(10), loops(5), loops(100)
+        ((10, 50), (5, 50), (100, 5))
+    """
+    return _LOOPS.get(ipc, (ipc, max(1, min(50, round(500 / ipc)))))
+
+
+class GradientMatching(Condenser):
+    """Learns ``ipc`` images a class such that a network's gradients on them are those on the real images.
+
+    In every iteration a fresh network starts. In each of its outer steps the gradient of every class's loss on a batch
+    of real images is compared with that on the synthetic ones, the images take a step down the sum of the distances,
+    and the network trains some epochs on the synthetic images.
+
+    Args:
+        ipc: Images a class.
+        augment: A :class:`~condensation.siamese.SiameseAugmentation` makes it DSA: real and synthetic images of a class
+            are changed by one draw, and the network trains on changed images. ``None`` is DC.
+        network: Makes the networks; by default :func:`~lossbuf.architectures.convnet3`. For images of 8 pixels a side
+            take two blocks: instance norm over 2x2 places leaves gradients that no image can match.
+        iterations: Fresh networks.
+        outer_steps: Steps of the images a network; by default :func:`loops`.
+        inner_epochs: Epochs the network trains after each; by default :func:`loops`.
+        init: ``"noise"`` or ``"real"``, images of the class; by default real for DSA and noise for DC, as published.
+        lr: Of the images, SGD with ``momentum``. The published rate is for images of 28 and 32 pixels a side; smaller
+            ones have longer gradients: .03 for 8.
+        momentum: Of the images.
+        lr_network: Of the networks, SGD.
+        batch_size: Real images a class and step, and synthetic ones a step of the network's training.
+        together: All classes in one pass; by default on a GPU, where the network draws nothing.
+        device: Where to compute; by default the GPU where there is one.
+        random_state: Seed, generator or ``None``; the same seed gives the same images.
+        progress: Show a progress bar, on a terminal only.
+
+    Attributes:
+        images_: The condensed set in the units of ``X``, float32, shape ``(num_classes * ipc, channels, height,
+            width)``, class after class.
+        labels_: Its labels, of ``classes_``.
+        classes_: The labels found, shape ``(num_classes,)``.
+        distances_: Mean distance of an outer step by iteration, shape ``(iterations,)``.
+
+    Source:
+        Zhao, Mopuri, Bilen 2021, "Dataset Condensation with Gradient Matching"; Zhao, Bilen 2021, "Dataset Condensation
+        with Differentiable Siamese Augmentation".
+
+    Differs from the published code:
+        Seeded: all that iteration i draws comes from the seed and i. Any ``ipc``. A class of fewer rows than a batch
+        gives all it has, the others their full batch.
+    """
+
+    def __init__(
+        self,
+        ipc: int = 1,
+        *,
+        augment: SiameseAugmentation | None = None,
+        network: Factory | None = None,
+        iterations: int = 1000,
+        outer_steps: int | None = None,
+        inner_epochs: int | None = None,
+        init: str | None = None,
+        lr: float = 0.1,
+        momentum: float = 0.5,
+        lr_network: float = 0.01,
+        batch_size: int = 256,
+        together: bool | None = None,
+        device: str | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        progress: bool = False,
+    ) -> None:
+        self.ipc = ipc
+        self.augment = augment
+        self.network = network
+        self.iterations = iterations
+        self.outer_steps = outer_steps
+        self.inner_epochs = inner_epochs
+        self.init = init
+        self.lr = lr
+        self.momentum = momentum
+        self.lr_network = lr_network
+        self.batch_size = batch_size
+        self.together = together
+        self.device = device
+        self.random_state = random_state
+        self.progress = progress
+
+    def _condense(self, real: RealImages, seed: int, device: torch.device, checkpoint: Path | None) -> Tensor:
+        run = _Run(self, real, seed, device)
+        run.restore(checkpoint)
+        bar = tqdm(total=run.plan.iterations, initial=len(run.distances), desc="condensing", leave=False,
+                   disable=None if self.progress else True)  # fmt: skip
+        with bar:
+            while len(run.distances) < run.plan.iterations:
+                run.iterate()
+                bar.update()
+                run.save(checkpoint)
+        self.distances_ = np.array(run.distances)
+        return run.images
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Settings, checked."""
+
+    iterations: int
+    outer_steps: int
+    inner_epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    lr_network: float
+    from_real: bool
+
+    @classmethod
+    def of(cls, given: GradientMatching) -> _Plan:
+        outer, inner = loops(given.ipc)
+        init = given.init or ("noise" if given.augment is None else "real")
+        return cls(
+            checks.positive_int("iterations", given.iterations),
+            outer if given.outer_steps is None else checks.positive_int("outer_steps", given.outer_steps),
+            inner if given.inner_epochs is None else checks.non_negative_int("inner_epochs", given.inner_epochs),
+            checks.positive_int("batch_size", given.batch_size),
+            checks.positive_float("lr", given.lr),
+            checks.rate("momentum", given.momentum),
+            checks.positive_float("lr_network", given.lr_network),
+            checks.one_of("init", init, ("noise", "real")) == "real",
+        )
+
+
+class _Run:
+    """The state of learning: the images, their momentum, and how far it has come."""
+
+    def __init__(self, given: GradientMatching, real: RealImages, seed: int, device: torch.device) -> None:
+        self.plan, self.augment, self.real, self.seed, self.device = _Plan.of(given), given.augment, real, seed, device
+        self.factory = given.network or architectures.convnet3
+        self.together = device.type == "cuda" if given.together is None else given.together
+        self.shape = tuple(real.x.shape[1:])
+        generator = self._generator(0)
+        start = (
+            real.some(given.ipc, generator)
+            if self.plan.from_real
+            else torch.randn(real.num_classes, given.ipc, *self.shape, generator=generator).to(device)
+        )
+        self.images = start.clone().requires_grad_()
+        self.optimizer = torch.optim.SGD([self.images], lr=self.plan.lr, momentum=self.plan.momentum)
+        self.distances: list[float] = []
+
+    def iterate(self) -> None:
+        """One fresh network."""
+        plan, generator = self.plan, self._generator(len(self.distances) + 1)
+        with seeded(int(torch.randint(2**62, (1,), generator=generator)), self.device):
+            network = self.factory(self.shape, self.real.num_classes).to(self.device)
+        _check(network)
+        optimizer = torch.optim.SGD(network.parameters(), lr=plan.lr_network)
+        total = torch.zeros((), device=self.device)
+        for step in range(plan.outer_steps):
+            total += self._step(network, generator)
+            if step + 1 < plan.outer_steps:
+                self._train(network, optimizer, generator)
+        self.distances.append(float(total) / plan.outer_steps / self.real.num_classes)
+
+    def _step(self, network: nn.Module, generator: torch.Generator) -> Tensor:
+        """Compare the gradients, and move the images; the distance, summed over the classes."""
+        freeze_statistics(network, self.real.some(_STATISTICS_ROWS, generator).flatten(0, 1))
+        x, weights = self.real.batch(self.plan.batch_size, generator)
+        changed = self.images
+        if self.augment is not None:
+            changes = [self.augment.draw(generator) for _ in range(self.real.num_classes)]
+            x = torch.stack([change(part) for change, part in zip(changes, x, strict=True)])
+            changed = torch.stack([change(part) for change, part in zip(changes, changed, strict=True)])
+        rows_at_once = _CPU_ROWS if self.device.type == "cpu" else None
+        real = class_gradients(network, x, weights, together=self.together, rows_at_once=rows_at_once)
+        ones = torch.ones(changed.shape[:2], device=self.device)
+        found = class_gradients(network, changed, ones, together=self.together, create_graph=True)
+        # A layer's outputs of all classes are so many rows; what has one dimension in the network counts nothing.
+        pairs = [(a.detach().flatten(0, 1), b.flatten(0, 1)) for a, b in zip(real, found, strict=True) if a.ndim > 2]
+        distance = gradient_distance([a for a, _ in pairs], [b for _, b in pairs])
+        self.optimizer.zero_grad(set_to_none=True)
+        (self.images.grad,) = torch.autograd.grad(distance, [self.images])
+        self.optimizer.step()
+        return distance.detach()
+
+    def _train(self, network: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator) -> None:
+        """Some epochs on the synthetic images."""
+        network.train()
+        images = self.images.detach().flatten(0, 1)
+        labels = torch.arange(self.real.num_classes, device=self.device).repeat_interleave(self.images.shape[1])
+        for _ in range(self.plan.inner_epochs):
+            for rows in torch.randperm(len(images), generator=generator).to(self.device).split(self.plan.batch_size):
+                x = images[rows] if self.augment is None else self.augment(images[rows], generator)
+                optimizer.zero_grad(set_to_none=True)
+                F.cross_entropy(network(x), labels[rows]).backward()
+                optimizer.step()
+
+    def _generator(self, iteration: int) -> torch.Generator:
+        """All that an iteration draws comes from the seed and its number, so nothing of it need be saved."""
+        state = np.random.SeedSequence(self.seed, spawn_key=(iteration,)).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(state[0]))
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must be of."""
+        digest = hashlib.sha256(self.real.x.cpu().numpy().tobytes())
+        for rows in self.real.by_class:
+            digest.update(rows.cpu().numpy().tobytes())
+        settings = {name: value for name, value in asdict(self.plan).items() if name != "iterations"}  # more may follow
+        return {
+            **settings,
+            "augment": repr(self.augment),
+            "network": getattr(self.factory, "__qualname__", type(self.factory).__name__),
+            "images": tuple(self.images.shape),
+            "seed": self.seed,
+            "together": self.together,
+            "data": digest.hexdigest(),
+        }
+
+    def save(self, checkpoint: Path | None) -> None:
+        """Write the state, whole or not at all."""
+        if checkpoint is not None:
+            save_tensors(
+                checkpoint,
+                {
+                    "kind": _KIND,
+                    "of": self.identity,
+                    "images": self.images.detach(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "distances": self.distances,
+                },
+            )
+
+    def restore(self, checkpoint: Path | None) -> None:
+        """Go on from a state, where there is one."""
+        if checkpoint is None or not checkpoint.exists():
+            return
+        state = load_tensors(checkpoint, _KIND)
+        of = state["of"]
+        other = {name: of.get(name) for name, value in self.identity.items() if of.get(name) != value}
+        if other:
+            rule = "must be of a run with the same data and settings"
+            raise ValueError(checks.problem("checkpoint", rule, other, f"Remove {checkpoint} to start anew."))
+        with torch.no_grad():
+            self.images.copy_(state["images"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.distances = list(state["distances"])
+
+
+def _check(network: nn.Module) -> None:
+    """Raise ``ValueError`` for networks whose gradients cannot be matched."""
+    if not any(parameter.ndim >= 2 for parameter in network.parameters()):
+        raise ValueError(checks.problem("network", "must have weights to match the gradients of", "none"))
+    drops = [module for module in network.modules() if isinstance(module, nn.modules.dropout._DropoutNd)]
+    if any(module.p > 0 for module in drops):
+        raise ValueError(checks.problem("network", "must not drop out, which no two gradients share", repr(drops[0])))
