@@ -152,9 +152,9 @@ def test_the_same_seed_gives_the_same_bits_also_resumed(augment, tmp_path):
     resumed = condenser(augment=augment).fit(x, names, checkpoint=path)
     np.testing.assert_array_equal(resumed.images_, whole.images_)
     np.testing.assert_array_equal(resumed.distances_, whole.distances_)
-    with pytest.raises(ValueError, match="`checkpoint`.*lr"):
+    with pytest.raises(ValueError, match=r"`checkpoint`.*lr"):
         condenser(augment=augment, lr=0.2).fit(x, names, checkpoint=path)
-    with pytest.raises(ValueError, match="`checkpoint`.*data"):
+    with pytest.raises(ValueError, match=r"`checkpoint`.*data"):
         condenser(augment=augment).fit(x + 1e-3 * x**2, names, checkpoint=path)
 
 
