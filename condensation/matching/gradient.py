@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from condensation.matching.class_gradients import Factory, class_gradients, freeze_statistics
 from condensation.matching.condenser import Condenser, RealImages
 from condensation.matching.distance import gradient_distance
+from condensation.matching.learnt import LearntImages, changed_alike, fresh_network
 from condensation.siamese import SiameseAugmentation
 from lossbuf import architectures, checks
-from lossbuf.files import load_tensors, save_tensors
-from lossbuf.training import seeded
 
-_KIND = "condensation.gradient_matching"
 _STATISTICS_ROWS = 16
 _CPU_ROWS = 32
 _LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
@@ -119,17 +113,10 @@ class GradientMatching(Condenser):
         self.progress = progress
 
     def _condense(self, real: RealImages, seed: int, device: torch.device, checkpoint: Path | None) -> Tensor:
-        run = _Run(self, real, seed, device)
-        run.restore(checkpoint)
-        bar = tqdm(total=run.plan.iterations, initial=len(run.distances), desc="condensing", leave=False,
-                   disable=None if self.progress else True)  # fmt: skip
-        with bar:
-            while len(run.distances) < run.plan.iterations:
-                run.iterate()
-                bar.update()
-                run.save(checkpoint)
-        self.distances_ = np.array(run.distances)
-        return run.images
+        matching = _Matching(self, real, seed, device)
+        matching.images.learn(matching.iterate, matching.plan.iterations, checkpoint, self.progress)
+        self.distances_ = np.array(matching.images.distances)
+        return matching.images.values
 
 
 @dataclass(frozen=True)
@@ -161,47 +148,36 @@ class _Plan:
         )
 
 
-class _Run:
-    """The state of learning: the images, their momentum, and how far it has come."""
+class _Matching:
+    """One run."""
 
     def __init__(self, given: GradientMatching, real: RealImages, seed: int, device: torch.device) -> None:
-        self.plan, self.augment, self.real, self.seed, self.device = _Plan.of(given), given.augment, real, seed, device
+        self.plan, self.augment, self.real, self.device = _Plan.of(given), given.augment, real, device
         self.factory = given.network or architectures.convnet3
         self.together = device.type == "cuda" if given.together is None else given.together
-        self.shape = tuple(real.x.shape[1:])
-        generator = self._generator(0)
-        start = (
-            real.some(given.ipc, generator)
-            if self.plan.from_real
-            else torch.randn(real.num_classes, given.ipc, *self.shape, generator=generator).to(device)
-        )
-        self.images = start.clone().requires_grad_()
-        self.optimizer = torch.optim.SGD([self.images], lr=self.plan.lr, momentum=self.plan.momentum)
-        self.distances: list[float] = []
+        settings = {**asdict(self.plan), "augment": given.augment, "together": self.together, "method": "gradients"}
+        self.images = LearntImages(
+            real, given.ipc, seed, from_real=self.plan.from_real, lr=self.plan.lr, momentum=self.plan.momentum,
+            factory=self.factory, settings=settings,
+        )  # fmt: skip
 
-    def iterate(self) -> None:
-        """One fresh network."""
-        plan, generator = self.plan, self._generator(len(self.distances) + 1)
-        with seeded(int(torch.randint(2**62, (1,), generator=generator)), self.device):
-            network = self.factory(self.shape, self.real.num_classes).to(self.device)
+    def iterate(self, generator: torch.Generator) -> Tensor:
+        """One fresh network; the mean distance of its outer steps."""
+        network = fresh_network(self.factory, self.real, generator)
         _check(network)
-        optimizer = torch.optim.SGD(network.parameters(), lr=plan.lr_network)
+        optimizer = torch.optim.SGD(network.parameters(), lr=self.plan.lr_network)
         total = torch.zeros((), device=self.device)
-        for step in range(plan.outer_steps):
+        for step in range(self.plan.outer_steps):
             total += self._step(network, generator)
-            if step + 1 < plan.outer_steps:
+            if step + 1 < self.plan.outer_steps:
                 self._train(network, optimizer, generator)
-        self.distances.append(float(total) / plan.outer_steps / self.real.num_classes)
+        return total / self.plan.outer_steps / self.real.num_classes
 
     def _step(self, network: nn.Module, generator: torch.Generator) -> Tensor:
         """Compare the gradients, and move the images; the distance, summed over the classes."""
         freeze_statistics(network, self.real.some(_STATISTICS_ROWS, generator).flatten(0, 1))
         x, weights = self.real.batch(self.plan.batch_size, generator)
-        changed = self.images
-        if self.augment is not None:
-            changes = [self.augment.draw(generator) for _ in range(self.real.num_classes)]
-            x = torch.stack([change(part) for change, part in zip(changes, x, strict=True)])
-            changed = torch.stack([change(part) for change, part in zip(changes, changed, strict=True)])
+        x, changed = changed_alike(self.augment, x, self.images.values, generator)
         rows_at_once = _CPU_ROWS if self.device.type == "cpu" else None
         real = class_gradients(network, x, weights, together=self.together, rows_at_once=rows_at_once)
         ones = torch.ones(changed.shape[:2], device=self.device)
@@ -209,73 +185,21 @@ class _Run:
         # A layer's outputs of all classes are so many rows; what has one dimension in the network counts nothing.
         pairs = [(a.detach().flatten(0, 1), b.flatten(0, 1)) for a, b in zip(real, found, strict=True) if a.ndim > 2]
         distance = gradient_distance([a for a, _ in pairs], [b for _, b in pairs])
-        self.optimizer.zero_grad(set_to_none=True)
-        (self.images.grad,) = torch.autograd.grad(distance, [self.images])
-        self.optimizer.step()
-        return distance.detach()
+        return self.images.step(distance)
 
     def _train(self, network: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator) -> None:
         """Some epochs on the synthetic images."""
         network.train()
-        images = self.images.detach().flatten(0, 1)
-        labels = torch.arange(self.real.num_classes, device=self.device).repeat_interleave(self.images.shape[1])
+        images = self.images.values.detach().flatten(0, 1)
+        labels = torch.arange(self.real.num_classes, device=self.device).repeat_interleave(
+            len(images) // self.real.num_classes
+        )
         for _ in range(self.plan.inner_epochs):
             for rows in torch.randperm(len(images), generator=generator).to(self.device).split(self.plan.batch_size):
                 x = images[rows] if self.augment is None else self.augment(images[rows], generator)
                 optimizer.zero_grad(set_to_none=True)
                 F.cross_entropy(network(x), labels[rows]).backward()
                 optimizer.step()
-
-    def _generator(self, iteration: int) -> torch.Generator:
-        """All that an iteration draws comes from the seed and its number, so nothing of it need be saved."""
-        state = np.random.SeedSequence(self.seed, spawn_key=(iteration,)).generate_state(1, np.uint64)
-        return torch.Generator().manual_seed(int(state[0]))
-
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """What a checkpoint must be of."""
-        digest = hashlib.sha256(self.real.x.cpu().numpy().tobytes())
-        for rows in self.real.by_class:
-            digest.update(rows.cpu().numpy().tobytes())
-        settings = {name: value for name, value in asdict(self.plan).items() if name != "iterations"}  # more may follow
-        return {
-            **settings,
-            "augment": repr(self.augment),
-            "network": getattr(self.factory, "__qualname__", type(self.factory).__name__),
-            "images": tuple(self.images.shape),
-            "seed": self.seed,
-            "together": self.together,
-            "data": digest.hexdigest(),
-        }
-
-    def save(self, checkpoint: Path | None) -> None:
-        """Write the state, whole or not at all."""
-        if checkpoint is not None:
-            save_tensors(
-                checkpoint,
-                {
-                    "kind": _KIND,
-                    "of": self.identity,
-                    "images": self.images.detach(),
-                    "optimizer": self.optimizer.state_dict(),
-                    "distances": self.distances,
-                },
-            )
-
-    def restore(self, checkpoint: Path | None) -> None:
-        """Go on from a state, where there is one."""
-        if checkpoint is None or not checkpoint.exists():
-            return
-        state = load_tensors(checkpoint, _KIND)
-        of = state["of"]
-        other = {name: of.get(name) for name, value in self.identity.items() if of.get(name) != value}
-        if other:
-            rule = "must be of a run with the same data and settings"
-            raise ValueError(checks.problem("checkpoint", rule, other, f"Remove {checkpoint} to start anew."))
-        with torch.no_grad():
-            self.images.copy_(state["images"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.distances = list(state["distances"])
 
 
 def _check(network: nn.Module) -> None:

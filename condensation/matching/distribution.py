@@ -1,0 +1,147 @@
+"""``DistributionMatching``: synthetic images whose mean features are those of real ones, in random networks (DM)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from condensation.matching.class_gradients import Factory
+from condensation.matching.condenser import Condenser, RealImages
+from condensation.matching.learnt import LearntImages, changed_alike, fresh_network
+from condensation.siamese import SiameseAugmentation
+from lossbuf import architectures, checks
+
+PUBLISHED = SiameseAugmentation()
+"""All six families. Leave out ``"flip"`` for digits."""
+
+
+def mean_distance(
+    real: Float[Tensor, "num_classes batch num_features"],
+    weights: Float[Tensor, "num_classes batch"],
+    synthetic: Float[Tensor, "num_classes ipc num_features"],
+) -> Float[Tensor, ""]:
+    """Squared distance between the mean features of each class, summed over the classes.
+
+    Args:
+        real: Features of the real images.
+        weights: Of the real images, 0 for places that hold none.
+        synthetic: Features of the synthetic images.
+
+    Example:
+        >>> real, synthetic = torch.tensor([[[0.0], [2.0]]]), torch.tensor([[[4.0]]])
+        >>> mean_distance(real, torch.ones(1, 2), synthetic)
+        tensor(9.)
+    """
+    means = (real * weights.unsqueeze(2)).sum(1) / weights.sum(1, keepdim=True)
+    return (means - synthetic.mean(1)).square().sum()
+
+
+class DistributionMatching(Condenser):
+    """Learns ``ipc`` images a class such that random networks see the same mean features in them as in real ones.
+
+    Args:
+        ipc: Images a class.
+        augment: Changes real and synthetic images of a class by one draw; by default all families, as published.
+        network: Makes the networks, which are never trained; their features are what the last linear layer is given. By
+            default :func:`~lossbuf.architectures.convnet3`.
+        iterations: Fresh networks, one step of the images each.
+        init: ``"real"``, images of the class, or ``"noise"``.
+        lr: Of the images, SGD with ``momentum``.
+        momentum: Of the images.
+        batch_size: Real images a class and step.
+        device: Where to compute; by default the GPU where there is one.
+        random_state: Seed, generator or ``None``; the same seed gives the same images.
+        progress: Show a progress bar, on a terminal only.
+
+    Attributes:
+        images_: See :class:`~condensation.matching.condenser.Condenser`, like ``labels_`` and ``classes_``.
+        distances_: Distance by iteration, a class, shape ``(iterations,)``.
+
+    Source:
+        Zhao, Bilen 2023, "Dataset Condensation with Distribution Matching".
+
+    Differs from the published code:
+        Seeded: all that iteration i draws comes from the seed and i. All classes pass through the network together.
+    """
+
+    def __init__(
+        self,
+        ipc: int = 1,
+        *,
+        augment: SiameseAugmentation | None = PUBLISHED,
+        network: Factory | None = None,
+        iterations: int = 20000,
+        init: str = "real",
+        lr: float = 1.0,
+        momentum: float = 0.5,
+        batch_size: int = 256,
+        device: str | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        progress: bool = False,
+    ) -> None:
+        self.ipc = ipc
+        self.augment = augment
+        self.network = network
+        self.iterations = iterations
+        self.init = init
+        self.lr = lr
+        self.momentum = momentum
+        self.batch_size = batch_size
+        self.device = device
+        self.random_state = random_state
+        self.progress = progress
+
+    def _condense(self, real: RealImages, seed: int, device: torch.device, checkpoint: Path | None) -> Tensor:
+        factory = self.network or architectures.convnet3
+        batch_size = checks.positive_int("batch_size", self.batch_size)
+        images = LearntImages(
+            real,
+            self.ipc,
+            seed,
+            from_real=checks.one_of("init", self.init, ("noise", "real")) == "real",
+            lr=checks.positive_float("lr", self.lr),
+            momentum=checks.rate("momentum", self.momentum),
+            factory=factory,
+            settings={"method": "distributions", "lr": self.lr, "momentum": self.momentum, "batch_size": batch_size,
+                      "init": self.init, "augment": self.augment},
+        )  # fmt: skip
+
+        def iterate(generator: torch.Generator) -> Tensor:
+            network = fresh_network(factory, real, generator).train()
+            x, weights = real.batch(batch_size, generator)
+            x, changed = changed_alike(self.augment, x, images.values, generator)
+            with torch.no_grad():
+                target = last_input(network, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            found = last_input(network, changed.flatten(0, 1)).unflatten(0, changed.shape[:2])
+            return images.step(mean_distance(target, weights, found)) / real.num_classes
+
+        images.learn(iterate, checks.positive_int("iterations", self.iterations), checkpoint, self.progress)
+        self.distances_ = np.array(images.distances)
+        return images.values
+
+
+def last_input(network: nn.Module, x: Tensor) -> Float[Tensor, "batch num_features"]:
+    """What the network's last linear layer is given; can be differentiated in ``x``.
+
+    Raises:
+        ValueError: If no linear layer is called.
+    """
+    given: list[Tensor] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+        for module in network.modules()
+        if isinstance(module, nn.Linear)
+    ]
+    try:
+        network(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not given:
+        rule = "must have a linear layer, whose input the features are"
+        raise ValueError(checks.problem("network", rule, type(network).__name__))
+    return given[-1]
