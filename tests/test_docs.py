@@ -29,6 +29,14 @@ def test_a_coreset_of_arrays():
     assert sorted(scope["y_small"]) == sorted(list(range(10)) * 10)
 
 
+def test_a_coreset_is_evaluated():
+    x, y = digits()
+    scope = {"X": x[:500], "X_small": x[:100], "y_small": y[:100], "X_test": x[500:], "y_test": y[500:]}
+    exec(snippets()[2], scope)
+    assert scope["found"].mean > 0.3
+    assert len(scope["found"].accuracies) == 2
+
+
 def test_one_training_serves_cleaning_and_forgetting():
     x, y = digits()
     scope = {"X": x, "y": y}
@@ -48,7 +56,7 @@ def test_training_on_a_coreset_chosen_anew():
         "settings": settings,
         "train": train,
     }
-    exec(snippets()[2], scope)
+    exec(snippets()[3], scope)
     chosen = scope["repicking"].chosen
     assert chosen is not None
     assert 290 <= len(chosen.indices) <= 310

@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from condensation.coresets.sizes import rows_asked
+from lossbuf import checks
 from lossbuf.checks import LossBufferWarning
 from lossbuf.selectors import RowSelector
 
@@ -63,6 +64,20 @@ def by_group(
 def largest_first(values: Tensor) -> Callable[[Tensor, int], Chosen]:
     """For :func:`by_group`: the rows of the largest values, equals in the order of the rows."""
     return lambda rows, k: Chosen(values[rows].argsort(descending=True, stable=True)[:k])
+
+
+def warn_of_unseen(name: str, unseen: Tensor) -> None:
+    """Warn where rows were chosen that the training never saw; raise where it saw none of them.
+
+    Args:
+        name: Of the argument that should know them.
+        unseen: True for such rows, a value a chosen row.
+    """
+    if bool(unseen.all()):
+        raise ValueError(checks.problem(name, "must be of a training that saw the rows", "none seen"))
+    if bool(unseen.any()):
+        text = f"{int(unseen.sum())} of the {len(unseen)} rows chosen were never seen in the training of `{name}`."
+        warnings.warn(text, LossBufferWarning, stacklevel=5)
 
 
 class Coreset(RowSelector):

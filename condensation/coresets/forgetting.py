@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from condensation.coresets.base import Chosen, Coreset, by_group, largest_first
+from condensation.coresets.base import Chosen, Coreset, by_group, largest_first, warn_of_unseen
 from condensation.features import FreshNetwork
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
@@ -49,14 +49,27 @@ def statistics_of(statistics: SampleStatistics, rows: ArrayLike) -> SampleStatis
 
     Args:
         statistics: Of all rows.
-        rows: Row numbers, shape ``(n_rows,)``.
+        rows: Row numbers, shape ``(n_rows,)``, or a mask of all rows, as ``get_support()`` gives.
+
+    Raises:
+        ValueError: If they are neither.
 
     Example:
         >>> callback = LossBufferCallback([0, 1, 1])
         >>> statistics_of(callback.statistics(), [0, 2]).count.shape
         torch.Size([2])
     """
-    index = torch.as_tensor(np.asarray(rows, dtype=np.int64), device=statistics.count.device)
+    given = np.asarray(rows)
+    if given.dtype == bool and given.shape == (len(statistics.count),):
+        given = np.flatnonzero(given)
+    if given.ndim != 1 or not np.issubdtype(given.dtype, np.integer):
+        rule = f"must be row numbers, or a mask of {len(statistics.count)} rows"
+        raise ValueError(checks.problem("rows", rule, f"{given.dtype} of shape {given.shape}"))
+    if len(given) and not 0 <= given.min() <= given.max() < len(statistics.count):
+        raise ValueError(
+            checks.problem("rows", f"must lie in [0, {len(statistics.count)})", f"{given.min()} to {given.max()}")
+        )
+    index = torch.as_tensor(given.astype(np.int64), device=statistics.count.device)
     return SampleStatistics(**{field.name: getattr(statistics, field.name)[index] for field in fields(statistics)})
 
 
@@ -123,11 +136,15 @@ class Forgetting(Coreset):
             callback = LossBufferCallback(labels, rank_by="aum")
             (self.network or FreshNetwork()).trained(X, labels.numpy(), seed, callback)
             statistics = callback.statistics()
+        if not isinstance(statistics, SampleStatistics):
+            rule = "must be what callback.statistics() gives"
+            raise ValueError(checks.problem("statistics", rule, type(statistics).__name__))
         if len(statistics.count) != len(X):
             mend = "Those of some rows: statistics_of(statistics, rows)."
             rule = f"must be of {len(X)} rows, as many as X has"
             raise ValueError(checks.problem("statistics", rule, len(statistics.count), mend))
         scores = forgetfulness(statistics, self.never_learned).cpu()
         chosen = by_group(groups, counts, largest_first(scores))
+        warn_of_unseen("statistics", scores[chosen.indices] == -2.0)
         self.scores_ = scores.numpy()
         return chosen

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from condensation.coresets.base import Chosen, Coreset, by_group, largest_first
+from condensation.coresets.base import Chosen, Coreset, by_group, largest_first, warn_of_unseen
 from condensation.features import FreshNetwork, NetworkOutputs, logit_gradients, outputs_of
 from lossbuf import checks
 from lossbuf.training import StepCallback, TrainSettings
@@ -157,6 +157,7 @@ class GradientNorm(Coreset):
                 outputs = outputs_of(network, X, labels.numpy(), one)
                 scores += measure(outputs, labels.to(outputs.logits.device)).double().cpu() / len(seeds)
         chosen = by_group(groups, counts, largest_first(scores.nan_to_num(nan=-torch.inf)))
+        warn_of_unseen("norms", scores[chosen.indices].isnan())
         self.scores_ = scores.numpy()
         return chosen
 

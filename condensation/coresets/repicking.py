@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -25,7 +26,7 @@ class Pick(Protocol):
 
 
 class Repicking:
-    """A callback for :func:`~lossbuf.training.train` that trains on a coreset, chosen anew after every epoch.
+    """A callback for one :func:`~lossbuf.training.train`, which then trains on a coreset chosen anew after every epoch.
 
         network = build(lambda: ConvNet(1, 10, (28, 28)), settings)
         repicking = Repicking(labels, pick=crust.pick, last_layer=network.classifier)
@@ -39,7 +40,7 @@ class Repicking:
         labels: Given labels of all rows, shape ``(n_samples,)``.
         pick: Chooses; with settings of its own by ``functools.partial``, as ``partial(crust.pick, mode="centrality")``.
         num_classes: Number of classes; by default the largest label plus 1.
-        share: Rows to keep of each class, in (0, 1], rounded, one at least.
+        share: Rows to keep of each class, in (0, 1], rounded half up, one at least.
         start: Epochs on all rows, at least 1.
         every: Epochs from one choice to the next, at least 1.
         last_layer: The network's last linear layer. With it rows are chosen by the gradient in what it is given (its
@@ -60,7 +61,8 @@ class Repicking:
 
     Differs from the papers:
         Gradients are those of the last epoch's steps and not of a pass after it, and batch norm sees all rows. Rows
-        that did not come in an epoch keep the gradient of the last one they came in.
+        that did not come in an epoch keep the gradient of the last one they came in. With :meth:`mix` they are those
+        of the mixed samples.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class Repicking:
         if cleaning is not None and cleaning.n_samples != len(self.labels):
             rule = f"must be of {len(self.labels)} rows, as labels are"
             raise ValueError(checks.problem("cleaning", rule, cleaning.n_samples))
-        self.counts = [max(1, round(share * size)) for size in sizes]
+        self.counts = [max(1, math.floor(share * size + 0.5)) for size in sizes]
         self.pick, self.last_layer, self.cleaning = pick, last_layer, cleaning
         self.start, self.every = checks.positive_int("start", start), checks.positive_int("every", every)
         self.epoch = 0
@@ -146,6 +148,9 @@ class Repicking:
         indices = rows[found.indices.to(rows.device)]
         weights = torch.ones(len(indices)) if found.weights is None else found.weights
         weights = weights.to(rows.device, torch.float32)
+        if not bool((weights >= 0).all() & (weights.sum() > 0)) or len(indices.unique()) < len(indices):
+            rule = "must give different rows, and weights of at least 0 that are not all 0"
+            raise ValueError(checks.problem("pick", rule, f"{len(indices)} rows, weights {weights.tolist()[:5]}"))
         self.chosen = Chosen(indices.cpu(), weights.cpu().double())
         self.sample_weights = torch.zeros_like(self.sample_weights).index_copy(0, indices, weights / weights.mean())
 
@@ -176,7 +181,7 @@ class Repicking:
         counts = self.sample_weights.to(x.device)[rows] > 0
         # Rows sorted by class, those that do not count at the end, in random order within a class.
         drawn = torch.rand(len(x), device=x.device).double()  # in float32 a sum with a label might round up
-        key = torch.where(counts, labels, len(self.counts)) + drawn
+        key = torch.where(counts, labels.long(), len(self.counts)) + drawn
         order = key.argsort()
         group = key[order].floor()
         nearby = order.roll(-1)
