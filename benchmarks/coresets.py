@@ -14,8 +14,8 @@ MNIST, as published, with crops, scales and rotations, and then 1000 epochs. Mea
 published columns are those of Zhao et al. 2021, with 20 networks.
 
 *noise*: wrong labels are put in; every method chooses from all rows (noisy), from those that one training with loss
-buffers keeps (cleaned), and from the truly clean ones (clean). What a method looks at comes from one training on those
-rows; for the cleaned ones it is the training that cleaned. Networks of width 32 evaluate.
+buffers and .03 planted labels keeps (cleaned), and from the truly clean ones (clean). What a method looks at comes from
+one training on those rows; for the cleaned ones it is the training that cleaned. Networks of width 32 evaluate.
 
 *speed* and *growth*: see ``benchmarks.coreset_speed``.
 
@@ -51,13 +51,15 @@ from lossbuf import architectures, networks
 from lossbuf.callback import LossBufferCallback, LossBufferWarning
 from lossbuf.dynamics import SampleStatistics
 from lossbuf.posterior import default_warmup
-from lossbuf.selectors.loss_buffer import PLANTED
 from lossbuf.training import TrainSettings, build, train
 
 TABLES = ("accuracy", "noise", "speed", "growth")
 EPOCHS = {"digits": 30, "mnist": 8, "fashion-mnist": 10, "cifar10": 20, "svhn": 10}
 EARLY = 3
 """Epochs after which CRAIG, CRUST and EL2N look."""
+
+PLANTED = 0.03
+"""Share of labels planted where rows are cleaned."""
 
 NOISE = (("symmetric", 0.2), ("symmetric", 0.4), ("class-dependent", 0.2), ("class-dependent", 0.4))
 ROWS = ("noisy", "cleaned", "clean")

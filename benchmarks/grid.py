@@ -7,7 +7,7 @@
 Protocol. A cell is a data set, a kind and a rate of noise, and a seed; it is one JSON file, and a cell that is done is
 skipped. Every method trains the same network (ConvNet, width 16) with the same settings from the same seed:
 
-- ours: one training with ``LossBufferCallback`` as ``LossBufferSelector`` sets it up; no rate is given;
+- ours: one training with ``LossBufferCallback(mode="filter")``, all else by default; no rate is given;
 - watching: one plain training, ranked by AUM, label loss, the three scores, the wrong-event count and forgetting, with
   Otsu's cut, and DivideMix's mixture on the loss of the last epoch (``gmm``) and on the mean loss (``mean-gmm``);
 - cleanlab: five-fold out-of-sample probabilities, ``find_label_issues`` and its ranking by default: five trainings;
@@ -44,7 +44,6 @@ from lossbuf import networks
 from lossbuf.augment import CropFlip
 from lossbuf.callback import LossBufferCallback, LossBufferWarning
 from lossbuf.posterior import default_warmup
-from lossbuf.selectors.loss_buffer import PLANTED
 from lossbuf.training import TrainSettings, accuracy, build, train
 
 
@@ -180,12 +179,7 @@ class Cell:
 
     def _ours(self) -> tuple[Found, dict[str, Any]]:
         callback = LossBufferCallback(
-            self.labels,
-            self.data.num_classes,
-            mode="filter",
-            warmup=default_warmup(self.settings.epochs),
-            planted=PLANTED,
-            planted_seed=self.settings.seed,
+            self.labels, self.data.num_classes, mode="filter", warmup=default_warmup(self.settings.epochs)
         )
         network = self.fit(self.data.x, self.labels, self.data.num_classes, callback)
         with warnings.catch_warnings():

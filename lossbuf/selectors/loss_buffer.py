@@ -19,12 +19,6 @@ from lossbuf.thresholds import CutRule
 from lossbuf.training import TrainSettings, build, train
 from lossbuf.weighting import soft_weights
 
-PLANTED = 0.03
-"""Share of the rows that get a wrong label on purpose, by default."""
-
-ENOUGH_TO_PLANT = 1000
-"""Rows from which on so small a share says something."""
-
 
 class LossBufferSelector(RowSelector):
     """Keeps the rows whose labels look right, after one training of a network on all of them.
@@ -48,8 +42,7 @@ class LossBufferSelector(RowSelector):
         warmup: Epochs before the mode begins; by default half of all, at most 6.
         window: Losses kept a class and ring.
         planted: Share of the rows that train with a wrong label planted on purpose, to see how many are found, which
-            the noise rate is estimated from as well; by default .03 where the rate is to be estimated, there are
-            at least 1000 rows and the warm-up has two epochs or more, else 0.
+            the noise rate is then estimated from as well. .02 to .05 is usual.
         device: Where to train; by default the GPU where there is one.
         random_state: Seed, generator or ``None``; the same seed gives the same rows.
         progress: Show a progress bar, on a terminal only.
@@ -94,7 +87,7 @@ class LossBufferSelector(RowSelector):
         mode: str = "filter",
         warmup: int | None = None,
         window: int = 512,
-        planted: float | None = None,
+        planted: float = 0.0,
         device: str | None = None,
         random_state: int | np.random.RandomState | None = None,
         progress: bool = False,
@@ -126,18 +119,17 @@ class LossBufferSelector(RowSelector):
             seed=int(check_random_state(self.random_state).randint(2**31)),
             device=self.device,
         )
-        warmup = default_warmup(settings.epochs) if self.warmup is None else self.warmup
         callback = LossBufferCallback(
             labels,
             num_classes,
             window=self.window,
             mode=self.mode,
-            warmup=warmup,
+            warmup=default_warmup(settings.epochs) if self.warmup is None else self.warmup,
             rank_by=self.rank_by,
             noise_rate=self.noise_rate,
             max_fdr=self.max_fdr,
             cut=self.cut,
-            planted=self._share_to_plant(len(labels), warmup),
+            planted=self.planted,
             planted_seed=settings.seed,
         )
         (x,) = standardised(X)
@@ -154,9 +146,3 @@ class LossBufferSelector(RowSelector):
         self.sample_weight_ = soft_weights(verdict.suspicion, verdict.cut)
         self.suggested_labels_ = classes[verdict.suggested(labels.numpy())]
         return np.flatnonzero(~verdict.cut.suspect_mask)
-
-    def _share_to_plant(self, n_samples: int, warmup: int) -> float:
-        if self.planted is not None:
-            return self.planted
-        rate_is_asked = self.rank_by == "posterior" and self.noise_rate is None and self.cut is None
-        return PLANTED if rate_is_asked and n_samples >= ENOUGH_TO_PLANT and warmup != 1 else 0.0
