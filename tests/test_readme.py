@@ -51,3 +51,11 @@ def test_selector_snippet_cleans_arrays():
     kept = scope["selector"].sample_indices_
     assert len(scope["X_clean"]) == len(scope["y_clean"]) == len(kept)
     assert noisy.noise_mask[kept].mean() < 0.05
+
+
+def test_coreset_snippet_chooses_from_cleaned_arrays():
+    x, y = load_digits(return_X_y=True)
+    scope = {"X_clean": x, "y_clean": y}
+    exec(snippets()[2], scope)
+    assert len(scope["X_small"]) == 100
+    assert sorted(scope["y_small"]) == sorted(list(range(10)) * 10)

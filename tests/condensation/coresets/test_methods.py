@@ -212,7 +212,9 @@ def test_forgetting(run, never_learned):
 
         assert chosen.sample_indices_.tolist() == reference.by_class(labels, [ipc] * 3, most)
     assert chosen.scores_.tolist() == expected
-    over_all = Forgetting(size=1.0, balanced=False, statistics=statistics, never_learned=never_learned).fit(X, labels)
+    over_all = Forgetting(size=1.0, balanced=False, statistics=statistics, never_learned=never_learned)
+    with pytest.warns(LossBufferWarning, match="2 of the 40 rows chosen were never seen"):
+        over_all.fit(X, labels)
     assert set(over_all.sample_indices_[-2:]) == {3, 20}
     assert (set(over_all.sample_indices_[:4]) >= {0, 5, 17, 30}) == (never_learned == "first")
 
@@ -295,7 +297,8 @@ def test_known_norms():
     X, y = np.zeros((6, 1)), [0, 0, 0, 1, 1, 1]
     norms = [0.2, np.nan, 0.2, 0.1, 0.9, 0.3]
     for given in (norms, np.array(norms), torch.tensor(norms)):
-        chosen = GradientNorm(ipc=3, norms=given).fit(X, y)
+        with pytest.warns(LossBufferWarning, match="1 of the 6 rows chosen were never seen"):
+            chosen = GradientNorm(ipc=3, norms=given).fit(X, y)
         assert chosen.sample_indices_.tolist() == [0, 2, 1, 4, 5, 3]
     with pytest.raises(ValueError, match=r"`norms` must have shape \(6,\), got shape \(5,\)"):
         GradientNorm(ipc=3, norms=norms[1:]).fit(X, y)
