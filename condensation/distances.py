@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
@@ -21,6 +22,9 @@ ROWS = 512
 """Rows of a block, at most."""
 
 _CENTRE_ROWS = 1024
+
+_COARSE = 2**8
+"""Levels between the centre and the median row, below which the levels are told to be coarse."""
 
 
 class Centred(NamedTuple):
@@ -105,8 +109,8 @@ class Distances:
 
     The quantum is at most 1e-6 times the largest distance to the centre. Whole numbers add up to the same sum in every
     order, so that what is equal compares as equal whatever the block, the device and the thread; the distance of
-    equal rows is 0. Products are taken in float64. The whole matrix is kept where it fits the memory allowed, and
-    else worked out again when it is asked for.
+    equal rows is 0, and whole-number features tie where they should. Products are taken in float64. The whole matrix is
+    kept where it fits the memory allowed, and else worked out again when it is asked for.
 
     Args:
         x: Features, shape ``(n_samples, num_features)``.
@@ -120,6 +124,9 @@ class Distances:
 
     Raises:
         ValueError: As :func:`centred`, and if ``metric`` is unknown or ``memory`` no positive integer.
+
+    Warns:
+        LossBufferWarning: If one row is so far out that the distances of the others are rounded to a few levels.
     """
 
     def __init__(
@@ -138,6 +145,8 @@ class Distances:
         # A power of two: what is a whole number in x stays one, and sums of such distances tie where they should.
         self._scale = 2.0 ** math.floor(math.log2(LEVELS / largest)) if largest else 1.0
         self.quantum = unit / self._scale
+        if self._rooted:
+            _warn_where_coarse(self._norms.sqrt() * self._scale)
         kept = 4 * size**2 <= memory // 4 * 3
         self._matrix: Tensor | None = None
         self._width = min(max(memory // 8 // (32 * ROWS), ROWS), 4096)
@@ -192,6 +201,19 @@ class Distances:
         ).add_(self._norms[rows].unsqueeze(1))
         far = squares.clamp_(min=0).sqrt_() if self._rooted else squares.clamp_(min=0).div_(2)
         return far.mul_(self._scale).round_().to(torch.int32)
+
+
+def _warn_where_coarse(lengths: Tensor) -> None:
+    """Warn where most rows are but a few levels from the centre, because another is so far."""
+    away = lengths[lengths > 0]
+    if len(away) and float(away.median()) < _COARSE:
+        warnings.warn(
+            f"Row {int(lengths.argmax())} is so much farther out than the others that their distances are rounded "
+            "coarsely, and the choice among them is nearly arbitrary. Is its value a mistake? Leave it out, or scale "
+            "the features.",
+            checks.LossBufferWarning,
+            stacklevel=4,
+        )
 
 
 def add_up(

@@ -13,9 +13,9 @@ from torch.func import functional_call, stack_module_state, vmap
 def stackable(network: nn.Module) -> bool:
     """True where the network holds nothing but parameters and draws nothing.
 
-    Batch norm has running statistics, and dropout would draw other numbers for a stack than for a network alone.
+    Batch norm sees other rows, and dropout would draw other numbers for a stack than for a network alone.
     """
-    random = (nn.modules.dropout._DropoutNd, nn.RReLU)
+    random = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.modules.batchnorm._BatchNorm)
     return next(network.buffers(), None) is None and not any(isinstance(part, random) for part in network.modules())
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -93,15 +95,15 @@ class Evaluation:
 
 
 def evaluate(
-    x: Float[Tensor, "n_samples ..."],
-    labels: Int[Tensor, " n_samples"] | Float[Tensor, "n_samples num_classes"],
-    test_x: Float[Tensor, "n_test ..."],
-    test_labels: Int[Tensor, " n_test"],
+    x: Tensor | NDArray[Any],
+    labels: Tensor | NDArray[Any],
+    test_x: Tensor | NDArray[Any],
+    test_labels: Tensor | NDArray[Any],
     *,
     network: NetworkFactory | None = None,
     num_classes: int | None = None,
     settings: EvalSettings | None = None,
-    weights: Float[Tensor, " n_samples"] | None = None,
+    weights: Tensor | NDArray[Any] | None = None,
     augment: Augmentation | None = None,
     together: int | None = None,
     progress: str | None = None,
@@ -109,10 +111,11 @@ def evaluate(
     """Train fresh networks on a set and test each after its last epoch.
 
     Args:
-        x: Samples to train on, standardised as ``test_x`` is; float64 trains in float64, all else in float32.
-        labels: Classes, or the probability of every class, rows that sum to 1.
-        test_x: Samples to test on.
-        test_labels: Their classes.
+        x: Samples to train on, standardised as ``test_x`` is, shape ``(n_samples, ...)``; a tensor or an array, like
+            all below. Float64 trains in float64, all else in float32.
+        labels: Classes, shape ``(n_samples,)``, or the probability of every class, rows that sum to 1.
+        test_x: Samples to test on, shape ``(n_test, ...)``.
+        test_labels: Their classes, shape ``(n_test,)``.
         network: Makes the networks, see :mod:`lossbuf.architectures`; by default
             :func:`~lossbuf.architectures.convnet3` for images ``(n_samples, channels, height, width)`` and
             :func:`~lossbuf.architectures.mlp` for everything else. In training a row must not change another's output,
@@ -120,9 +123,9 @@ def evaluate(
         num_classes: Number of classes; by default the width of soft labels, else the largest label of both plus 1.
             The set may lack some.
         settings: How to train; by default as published, with five networks.
-        weights: Of the rows, at least 0. What counts is how they compare: each step's loss is the mean over its rows of
-            loss times weight, with weights divided by their mean over all rows that have any. A row of weight 0 is left
-            out.
+        weights: Of the rows, shape ``(n_samples,)``, at least 0. What counts is how they compare: each step's loss is
+            the mean over its rows of loss times weight, with weights divided by their mean over all rows that have
+            any. A row of weight 0 is left out.
         augment: Changes every batch before a network sees it, with draws of the network's own.
         together: Networks trained at once, as one stack: quicker on a GPU and slower on a CPU, with the same result but
             for rounding. By default all on a GPU and one on a CPU. Networks with buffers, as batch norm has, or with
@@ -150,6 +153,8 @@ def evaluate(
         (1.0, 1.0)
     """
     start = time.perf_counter()
+    x, labels, test_x, test_labels = (torch.as_tensor(part) for part in (x, labels, test_x, test_labels))
+    weights = None if weights is None else torch.as_tensor(weights)
     settings = settings or EvalSettings()
     if together is not None:
         checks.positive_int("together", together)
@@ -160,11 +165,17 @@ def evaluate(
     epochs = settings.epochs or (300 if augment is None else 1000)
     seeds = [network_seeds(settings.seed, number) for number in range(settings.networks)]
     accuracies: list[float] = []
+    earlier: WeakSet[nn.Module] = WeakSet()
     with tqdm(total=settings.networks * epochs, desc=progress, leave=False, disable=None if progress else True) as bar:
         while todo := seeds[len(accuracies) :]:
             networks = [_built(factory, shape, data, todo[0])]
             todo = todo[: _stack_size(networks[0], together, device, len(todo))]
             networks += [_built(factory, shape, data, each) for each in todo[1:]]
+            for each in networks:
+                if each in earlier:
+                    rule = "must make a new network at every call"
+                    raise ValueError(checks.problem("network", rule, "one it made before"))
+                earlier.add(each)
             with seeded(todo[0].dropout, device):  # a network that draws is alone
                 for _ in _training(networks, data, settings, epochs, todo, augment):
                     bar.update(len(networks))
@@ -192,6 +203,10 @@ def network_seeds(seed: int, number: int) -> NetworkSeeds:
 def _built(factory: NetworkFactory, shape: tuple[int, ...], data: EvaluationData, seeds: NetworkSeeds) -> nn.Module:
     with seeded(seeds.weights, data.x.device):
         network = factory(shape, data.num_classes)
+    norms = [part for part in network.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    if any(norm.running_mean is None for norm in norms):
+        rule = "must not have batch norm without running statistics, which sees other test rows"
+        raise ValueError(checks.problem("network", rule, type(network).__name__))
     return network.to(data.x.device, data.x.dtype)
 
 
@@ -250,5 +265,8 @@ def _loss(logits: Tensor, data: EvaluationData, rows: Int[Tensor, "networks batc
 
 def _accuracy(network: nn.Module, data: EvaluationData) -> float:
     rows_at_once = _CPU_ROWS if data.x.device.type == "cpu" else 1024
-    predicted = predict(network, data.test_x, rows_at_once).argmax(1)
-    return float((predicted == data.test_labels).double().mean())
+    logits = predict(network, data.test_x, rows_at_once)
+    if not bool(logits.isfinite().all()):
+        mend = "Did its training diverge? A lower learning rate may help."
+        raise ValueError(checks.problem("network", "must give finite logits", "NaN or infinite ones", mend))
+    return float((logits.argmax(1) == data.test_labels).double().mean())

@@ -49,9 +49,9 @@ def checked(
             rule = "must be (n_samples, ...) with at least one row"
             raise ValueError(checks.problem(name, rule, f"shape {tuple(samples.shape)}"))
         if not samples.is_floating_point():
-            mend = "Standardise both sets alike, for example with lossbuf.data.standardised."
+            mend = "Standardise both sets alike: _, x, test_x = lossbuf.data.standardised(all_x, x, test_x)."
             raise ValueError(checks.problem(name, "must be floating point", f"dtype {samples.dtype}", mend))
-        if not bool(samples.isfinite().all()):
+        if not bool(samples.to(_dtype(x)).isfinite().all()):
             raise ValueError(checks.problem(name, "must be finite", "NaN or infinite values"))
     if test_x.shape[1:] != x.shape[1:]:
         rule = f"must have samples of shape {tuple(x.shape[1:])} as `x` does"
@@ -68,7 +68,7 @@ def checked(
             raise ValueError(checks.problem(name, f"must be {len(samples)}, one a sample", many))
     if num_classes is None:
         num_classes = int(max(targets.max(), true.max())) + 1
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    dtype = _dtype(x)
     if soft:
         targets = _probabilities(labels, num_classes).to(dtype)
     scale = torch.ones(len(x), dtype=dtype) if weights is None else _scaled(weights, len(x)).to("cpu", dtype)
@@ -81,6 +81,10 @@ def checked(
         test_labels=true,
         num_classes=num_classes,
     )
+
+
+def _dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _probabilities(labels: Tensor, num_classes: int) -> Tensor:
