@@ -23,7 +23,7 @@ ROWS = 512
 
 _CENTRE_ROWS = 1024
 
-_COARSE = 2**8
+_COARSE = 2**6
 """Levels between the centre and the median row, below which the levels are told to be coarse."""
 
 
