@@ -53,7 +53,7 @@ class Crop:
         shift = torch.randint(-self.pad, self.pad + 1, (len(x), 2), generator=generator, device=generator.device)
         size = torch.tensor([x.shape[3], x.shape[2]], device=generator.device)
         matrix = torch.eye(2, device=generator.device).expand(len(x), 2, 2)
-        return _warped(x, matrix, 2 * shift / size)
+        return _filled(x, matrix, 2 * shift / size)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Scale:
     ) -> Float[Tensor, "batch channels height width"]:
         """Change a batch."""
         factor = 1 + self.share * _symmetric((len(x), 2), generator)
-        return _warped(x, torch.diag_embed(1 / factor))
+        return _filled(x, torch.diag_embed(1 / factor))
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Rotate:
         cos, sin = angle.cos(), angle.sin()
         aspect = x.shape[2] / x.shape[3]  # the grid runs from -1 to 1 both ways, the pixels do not
         matrix = torch.stack([cos, -sin * aspect, sin / aspect, cos], dim=1).view(-1, 2, 2)
-        return _warped(x, matrix)
+        return _filled(x, matrix)
 
 
 @dataclass(frozen=True)
@@ -157,14 +157,29 @@ def _symmetric(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return 2 * torch.rand(shape, generator=generator, device=generator.device) - 1
 
 
-def _warped(
+def _filled(
     x: Float[Tensor, "batch channels height width"],
     matrix: Float[Tensor, "batch 2 2"],
     shift: Shaped[Tensor, "batch 2"] | None = None,
 ) -> Float[Tensor, "batch channels height width"]:
-    """Each image looked up, linearly, where the matrix and shift send its pixels; outside it is the channel's mean."""
+    """:func:`warped`, with the channel's mean outside."""
+    mean = x.mean((0, 2, 3), keepdim=True)
+    return warped(x - mean, matrix, shift) + mean
+
+
+def warped(
+    x: Float[Tensor, "batch channels height width"],
+    matrix: Float[Tensor, "batch 2 2"],
+    shift: Shaped[Tensor, "batch 2"] | None = None,
+) -> Float[Tensor, "batch channels height width"]:
+    """Each image looked up, linearly, where the matrix and shift send its pixels; 0 outside.
+
+    Args:
+        x: Images.
+        matrix: Applied to places ``(across, down)`` that run from -1 to 1.
+        shift: Added after it, shape ``(batch, 2)``; by default none.
+    """
     shift = matrix.new_zeros(len(x), 2) if shift is None else shift
     theta = torch.cat([matrix, shift.unsqueeze(2)], dim=2).to(x)
-    mean = x.mean((0, 2, 3), keepdim=True)
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-    return F.grid_sample(x - mean, grid, padding_mode="zeros", align_corners=False) + mean
+    return F.grid_sample(x, grid, padding_mode="zeros", align_corners=False)

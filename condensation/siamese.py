@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from condensation.augment import warped
 from lossbuf import checks
 
 BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
@@ -87,7 +87,7 @@ def crop(x: Tensor, draws: Tensor) -> Tensor:
     size = x.new_tensor([x.shape[3], x.shape[2]])
     most = (size * CROP + 0.5).floor()
     pixels = ((2 * most + 1) * draws[:, :2]).floor().clamp(max=2 * most) - most
-    return _warped(x, torch.eye(2).to(x).expand(len(x), 2, 2), 2 * pixels / size)
+    return warped(x, torch.eye(2).to(x).expand(len(x), 2, 2), 2 * pixels / size)
 
 
 def cutout(x: Tensor, draws: Tensor) -> Tensor:
@@ -110,14 +110,14 @@ def flip(x: Tensor, draws: Tensor) -> Tensor:
 def scale(x: Tensor, draws: Tensor) -> Tensor:
     """Height and width each by a factor from 1/1.2 to 1.2."""
     factor = draws[:, :2] * (SCALE - 1 / SCALE) + 1 / SCALE
-    return _warped(x, torch.diag_embed(factor))
+    return warped(x, torch.diag_embed(factor))
 
 
 def rotate(x: Tensor, draws: Tensor) -> Tensor:
     """Turned about the middle by up to 15 degrees."""
     angle = (draws[:, 0] - 0.5) * 2 * math.radians(ROTATE)
     cos, sin, aspect = angle.cos(), angle.sin(), x.shape[2] / x.shape[3]
-    return _warped(x, torch.stack([cos, -sin * aspect, sin / aspect, cos], dim=1).view(-1, 2, 2))
+    return warped(x, torch.stack([cos, -sin * aspect, sin / aspect, cos], dim=1).view(-1, 2, 2))
 
 
 FAMILIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -133,10 +133,3 @@ FAMILIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 def _drawn(count: int, generator: torch.Generator) -> Tensor:
     return torch.rand(count, _DRAWS, generator=generator, device=generator.device)
-
-
-def _warped(x: Tensor, matrix: Tensor, shift: Tensor | None = None) -> Tensor:
-    """Each image looked up, linearly, where the matrix and shift send its pixels; 0 outside."""
-    shift = matrix.new_zeros(len(x), 2) if shift is None else shift
-    grid = F.affine_grid(torch.cat([matrix, shift.unsqueeze(2)], dim=2), list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, padding_mode="zeros", align_corners=False)

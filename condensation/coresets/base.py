@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -100,6 +101,7 @@ class Coreset(RowSelector):
     balanced: bool
     random_state: int | np.random.RandomState | None
 
+    @abstractmethod
     def _choose(self, X: NDArray[Any], labels: Tensor, groups: Tensor, counts: list[int], seed: int) -> Chosen:
         """The coreset.
 
@@ -110,7 +112,6 @@ class Coreset(RowSelector):
             counts: Rows to choose of each group, at most as many as it has.
             seed: Of whatever is random.
         """
-        raise NotImplementedError
 
     def _select(self, X: NDArray[Any], labels: Tensor, classes: NDArray[Any]) -> NDArray[np.int64]:
         sizes = torch.bincount(labels, minlength=len(classes)).tolist()

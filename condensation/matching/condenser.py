@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABCMeta, abstractmethod
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,7 +64,7 @@ class RealImages:
         return self.x[torch.stack(chosen)]
 
 
-class Condenser(BaseEstimator):
+class Condenser(BaseEstimator, metaclass=ABCMeta):
     """Learns a few images a class from real ones; a subclass says how in ``_condense``.
 
     Attributes:
@@ -77,9 +78,9 @@ class Condenser(BaseEstimator):
     device: str | None
     random_state: int | np.random.RandomState | None
 
+    @abstractmethod
     def _condense(self, real: RealImages, seed: int, device: torch.device, checkpoint: Path | None) -> Tensor:
         """Learn images, shape ``(num_classes, ipc, channels, height, width)``, in the units of ``real``."""
-        raise NotImplementedError
 
     def fit(self: _Fitted, X: Any, y: Any, *, checkpoint: str | os.PathLike[str] | None = None) -> _Fitted:
         """Learn from real images.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from lossbuf import checks
 _Fitted = TypeVar("_Fitted", bound="RowSelector")
 
 
-class RowSelector(BaseEstimator):
+class RowSelector(BaseEstimator, metaclass=ABCMeta):
     """An estimator whose result is some of the rows it was given; a subclass says which in ``_select``.
 
     ``fit`` chooses; ``transform`` gives the chosen rows of that same ``X``; ``fit_resample`` gives them of ``X`` and
@@ -41,6 +42,7 @@ class RowSelector(BaseEstimator):
         tags.input_tags.three_d_array = True
         return tags
 
+    @abstractmethod
     def _select(self, X: NDArray[Any], labels: Tensor, classes: NDArray[Any]) -> NDArray[np.int64]:
         """The rows to choose; sets the attributes of the subclass.
 
@@ -49,7 +51,6 @@ class RowSelector(BaseEstimator):
             labels: Number of each row's class in ``classes``, int64, shape ``(n_samples,)``.
             classes: The labels found.
         """
-        raise NotImplementedError
 
     def fit(self: _Fitted, X: Any, y: Any) -> _Fitted:
         """Choose among all rows.
