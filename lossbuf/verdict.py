@@ -134,11 +134,12 @@ def by_posterior(
         of_planted, suspicion, likely = suspicion[rows], suspicion.copy(), likely.copy()
         suspicion[rows], likely[rows] = own.cpu().numpy(), likely_own.cpu().numpy()
         matrix = planted.removed(reading.transition, labels).cpu().numpy()
-        estimates = [planted.rate_without(value) for value in estimates]
+        first, second, rate = (planted.rate_without(value) for value in (first, second, rate))
+        estimates = [first, second]
         by_planting = rate_by_planting(np.delete(suspicion, rows), of_planted)
         if np.isfinite(by_planting):
             estimates.append(by_planting)
-            rate = (planted.rate_without(rate) + by_planting) / 2  # the errors of the two seldom agree
+            rate = (rate + by_planting) / 2  # the errors of the two seldom agree
     if rule is None or isinstance(rule, MaxFDR):
         chosen = KnownRate(rate) if rule is None or training else rule
         cut = chosen(suspicion, tie_break)._replace(noise_rate=rate)

@@ -259,3 +259,15 @@ def test_the_selector_hands_it_on(planted_share, count):
     assert (0 if plants is None else len(plants.rows)) == count
     assert (selector.planted_found_ is None) == (count == 0)
     assert selector.planted_found_ is None or selector.planted_found_ > 0.7
+
+
+def test_where_planting_tells_no_rate_the_posteriors_is_without_what_was_planted(monkeypatch):
+    x, labels, true = blobs()
+    callback = LossBufferCallback(labels, mode="filter", warmup=4, planted=0.1)
+    trained(callback, x, labels)
+    monkeypatch.setattr("lossbuf.verdict.rate_by_planting", lambda *_: NAN)
+    verdict = callback.verdict()
+    assert verdict.noise_rates is not None
+    assert len(verdict.noise_rates) == 2
+    assert verdict.noise_rate == pytest.approx(sum(verdict.noise_rates) / 2, abs=0.01)
+    assert abs(verdict.noise_rate - (labels.numpy() != true).mean()) < 0.05
