@@ -133,3 +133,14 @@ FAMILIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 def _drawn(count: int, generator: torch.Generator) -> Tensor:
     return torch.rand(count, _DRAWS, generator=generator, device=generator.device)
+
+
+def changed_alike(
+    augment: SiameseAugmentation | None, real: Tensor, synthetic: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Real and synthetic images, class by class changed by one draw; unchanged where there is no augmentation."""
+    if augment is None:
+        return real, synthetic
+    changes = [augment.draw(generator) for _ in range(len(real))]
+    pairs = [(change(one), change(other)) for change, one, other in zip(changes, real, synthetic, strict=True)]
+    return torch.stack([one for one, _ in pairs]), torch.stack([other for _, other in pairs])

@@ -134,3 +134,10 @@ def looked_up(name: str, values: Tensor, index: Tensor) -> Tensor:
     except (IndexError, RuntimeError):
         in_range(name, index, len(values))
         raise
+
+
+def channels_first(name: str, shape: tuple[int, ...]) -> None:
+    """Raise ``ValueError`` where a shape of four axes is that of images with the channels last."""
+    if len(shape) == 4 and shape[-1] in (1, 3) and shape[1] not in (1, 3):
+        mend = f"Move the channels: np.moveaxis({name}, -1, 1)."
+        raise ValueError(problem(name, "must be (n_samples, channels, height, width)", f"shape {shape}", mend))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -19,6 +17,7 @@ def class_gradients(
     together: bool = False,
     create_graph: bool = False,
     rows_at_once: int | None = None,
+    first: int = 0,
 ) -> list[Tensor]:
     """Gradients of the weighted mean cross-entropy of each class, all images of class c having the label c.
 
@@ -29,34 +28,40 @@ def class_gradients(
         weights: Of the images, at least 0, with a sum above 0 in every class; 0 for places that hold no image.
         together: All classes in one pass, as a GPU likes it; the same but for rounding.
         create_graph: The gradients are to be differentiated in ``x``.
-        rows_at_once: Images of a class that are passed through at once, where no graph is created and the classes are
-            not passed together; the gradients of the parts are summed. Bounds memory, and on a CPU keeps activations
-            in the cache.
+        rows_at_once: Images of a class that are passed through at once, where no graph is created; the gradients of
+            the parts are summed. Bounds memory, and on a CPU keeps activations in the cache.
+        first: Label of the first class.
 
     Returns:
         For each parameter the gradients of all classes, shape ``(num_classes, *parameter)``.
     """
-    parameters = dict(network.named_parameters())
-    classes = torch.arange(len(x), device=x.device)
+    classes = torch.arange(first, first + len(x), device=x.device)
     shares = weights / weights.sum(1, keepdim=True)
-    if together:
-        fixed = {name: value if create_graph else value.detach() for name, value in parameters.items()}
-        buffers = dict(network.named_buffers())
+    size = x.shape[1] if rows_at_once is None or create_graph else rows_at_once
+    total: list[Tensor] = []
+    for images, share in zip(x.split(size, 1), shares.split(size, 1), strict=True):
+        found = (_in_one_pass if together else _class_by_class)(network, images, share, classes, create_graph)
+        total = [one + other for one, other in zip(total, found, strict=True)] if total else found
+    return total
 
-        def loss(values: dict[str, Tensor], images: Tensor, share: Tensor, label: Tensor) -> Tensor:
-            return _loss(functional_call(network, (values, buffers), (images,)), share, label)
 
-        found = vmap(grad(loss), in_dims=(None, 0, 0, 0))(fixed, x, shares, classes)
-        return [found[name] for name in parameters]
-    values = list(parameters.values())
-    rows = []
-    for images, share, label in zip(x, shares, classes, strict=True):
-        size = rows_at_once if rows_at_once is not None and not create_graph else len(images)
-        total: list[Tensor] = []
-        for part, weight in zip(images.split(size), share.split(size), strict=True):
-            found = torch.autograd.grad(_loss(network(part), weight, label), values, create_graph=create_graph)
-            total = [one + other for one, other in zip(total, found, strict=True)] if total else list(found)
-        rows.append(total)
+def _in_one_pass(network: nn.Module, x: Tensor, shares: Tensor, classes: Tensor, create_graph: bool) -> list[Tensor]:
+    parameters, buffers = dict(network.named_parameters()), dict(network.named_buffers())
+    fixed = {name: value if create_graph else value.detach() for name, value in parameters.items()}
+
+    def loss(values: dict[str, Tensor], images: Tensor, share: Tensor, label: Tensor) -> Tensor:
+        return _loss(functional_call(network, (values, buffers), (images,)), share, label)
+
+    found = vmap(grad(loss), in_dims=(None, 0, 0, 0))(fixed, x, shares, classes)
+    return [found[name] for name in parameters]
+
+
+def _class_by_class(network: nn.Module, x: Tensor, shares: Tensor, classes: Tensor, create_graph: bool) -> list[Tensor]:
+    parameters = list(network.parameters())
+    rows = [
+        torch.autograd.grad(_loss(network(images), share, label), parameters, create_graph=create_graph)
+        for images, share, label in zip(x, shares, classes, strict=True)
+    ]
     return [torch.stack(parts) for parts in zip(*rows, strict=True)]
 
 
@@ -87,7 +92,3 @@ def freeze_statistics(network: nn.Module, x: Float[Tensor, "batch channels heigh
         norm.momentum = momentum
         norm.eval()
     return True
-
-
-Factory = Callable[[tuple[int, ...], int], nn.Module]
-"""Called with the shape of an image and the number of classes; gives a new network with weights of its own."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from condensation.matching.class_gradients import Factory
-from condensation.matching.condenser import Condenser, RealImages
-from condensation.matching.learnt import LearntImages, changed_alike, fresh_network
-from condensation.siamese import SiameseAugmentation
+from condensation.condenser import Condenser, Learned, RealImages
+from condensation.learning import Factory, Job, Learning, drawn_from, fresh_network
+from condensation.siamese import SiameseAugmentation, changed_alike
 from lossbuf import architectures, checks
 
 PUBLISHED = SiameseAugmentation()
@@ -58,8 +55,8 @@ class DistributionMatching(Condenser):
         progress: Show a progress bar, on a terminal only.
 
     Attributes:
-        images_: See :class:`~condensation.matching.condenser.Condenser`, like ``labels_`` and ``classes_``.
-        distances_: Distance by iteration, a class, shape ``(iterations,)``.
+        images_: See :class:`~condensation.condenser.Condenser`, like ``labels_`` and ``classes_``.
+        losses_: Distance by iteration, a class, shape ``(iterations,)``.
 
     Source:
         Zhao, Bilen 2023, "Dataset Condensation with Distribution Matching".
@@ -95,33 +92,37 @@ class DistributionMatching(Condenser):
         self.random_state = random_state
         self.progress = progress
 
-    def _condense(self, real: RealImages, seed: int, device: torch.device, checkpoint: Path | None) -> Tensor:
+    def _condense(self, real: RealImages, job: Job) -> Learned:
         factory = self.network or architectures.convnet3
         batch_size = checks.positive_int("batch_size", self.batch_size)
-        images = LearntImages(
-            real,
-            self.ipc,
-            seed,
-            from_real=checks.one_of("init", self.init, ("noise", "real")) == "real",
-            lr=checks.positive_float("lr", self.lr),
-            momentum=checks.rate("momentum", self.momentum),
-            factory=factory,
-            settings={"method": "distributions", "lr": self.lr, "momentum": self.momentum, "batch_size": batch_size,
-                      "init": self.init, "augment": self.augment},
-        )  # fmt: skip
+        iterations = checks.positive_int("iterations", self.iterations)
+        from_real = checks.one_of("init", self.init, ("noise", "real")) == "real"
+        images = real.start(self.ipc, from_real, drawn_from(job.seed, 0)).requires_grad_()
+        optimizer = torch.optim.SGD(
+            [images], lr=checks.positive_float("lr", self.lr), momentum=checks.rate("momentum", self.momentum)
+        )
+        learning = Learning(
+            job,
+            {"images": images},
+            optimizer,
+            data=[real.x, real.labels, real.weights],
+            settings=self.get_params(deep=False) | {"method": "distributions", "network": factory},
+        )
 
-        def iterate(generator: torch.Generator) -> Tensor:
-            network = fresh_network(factory, real, generator).train()
+        def iterate(iteration: int, generator: torch.Generator) -> Tensor:
+            network = fresh_network(factory, tuple(real.x.shape[1:]), real.num_classes, job.device, generator).train()
             x, weights = real.batch(batch_size, generator)
-            x, changed = changed_alike(self.augment, x, images.values, generator)
+            x, changed = changed_alike(self.augment, x, images, generator)
             with torch.no_grad():
                 target = last_input(network, x.flatten(0, 1)).unflatten(0, x.shape[:2])
             found = last_input(network, changed.flatten(0, 1)).unflatten(0, changed.shape[:2])
-            return images.step(mean_distance(target, weights, found)) / real.num_classes
+            distance = mean_distance(target, weights, found)
+            learning.step({"images": torch.autograd.grad(distance, images)[0]})
+            return distance.detach() / real.num_classes
 
-        images.learn(iterate, checks.positive_int("iterations", self.iterations), checkpoint, self.progress)
-        self.distances_ = np.array(images.distances)
-        return images.values
+        learning.learn(iterate, iterations, self.progress)
+        self.losses_ = np.array(learning.losses)
+        return Learned(images)
 
 
 def last_input(network: nn.Module, x: Tensor) -> Float[Tensor, "batch num_features"]:

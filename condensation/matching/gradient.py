@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from condensation.matching.class_gradients import Factory, class_gradients, freeze_statistics
-from condensation.matching.condenser import Condenser, RealImages
+from condensation.condenser import Condenser, Learned, RealImages
+from condensation.learning import Factory, Job, Learning, drawn_from, fresh_network
+from condensation.matching.class_gradients import class_gradients, freeze_statistics
 from condensation.matching.distance import gradient_distance
-from condensation.matching.learnt import LearntImages, changed_alike, fresh_network
-from condensation.siamese import SiameseAugmentation
+from condensation.siamese import SiameseAugmentation, changed_alike
 from lossbuf import architectures, checks
 
 _STATISTICS_ROWS = 16
@@ -56,17 +55,17 @@ class GradientMatching(Condenser):
         momentum: Of the images.
         lr_network: Of the networks, SGD.
         batch_size: Real images a class and step, and synthetic ones a step of the network's training.
-        together: All classes in one pass; by default on a GPU, where the network draws nothing.
+        classes_at_once: Classes in one pass; by default all on a GPU and one on a CPU. What they are compared by stays
+            in memory together. Above 1 the network must not draw anything.
+        rows_at_once: Real images a class that pass together; the gradients of the parts are summed. By default all on a
+            GPU, and on a CPU as many as its cache likes.
         device: Where to compute; by default the GPU where there is one.
         random_state: Seed, generator or ``None``; the same seed gives the same images.
         progress: Show a progress bar, on a terminal only.
 
     Attributes:
-        images_: The condensed set in the units of ``X``, float32, shape ``(num_classes * ipc, channels, height,
-            width)``, class after class.
-        labels_: Its labels, of ``classes_``.
-        classes_: The labels found, shape ``(num_classes,)``.
-        distances_: Mean distance of an outer step by iteration, shape ``(iterations,)``.
+        images_: See :class:`~condensation.condenser.Condenser`, like ``labels_`` and ``classes_``.
+        losses_: Mean distance of an outer step by iteration, a class, shape ``(iterations,)``.
 
     Source:
         Zhao, Mopuri, Bilen 2021, "Dataset Condensation with Gradient Matching"; Zhao, Bilen 2021, "Dataset Condensation
@@ -91,7 +90,8 @@ class GradientMatching(Condenser):
         momentum: float = 0.5,
         lr_network: float = 0.01,
         batch_size: int = 256,
-        together: bool | None = None,
+        classes_at_once: int | None = None,
+        rows_at_once: int | None = None,
         device: str | None = None,
         random_state: int | np.random.RandomState | None = None,
         progress: bool = False,
@@ -107,16 +107,17 @@ class GradientMatching(Condenser):
         self.momentum = momentum
         self.lr_network = lr_network
         self.batch_size = batch_size
-        self.together = together
+        self.classes_at_once = classes_at_once
+        self.rows_at_once = rows_at_once
         self.device = device
         self.random_state = random_state
         self.progress = progress
 
-    def _condense(self, real: RealImages, seed: int, device: torch.device, checkpoint: Path | None) -> Tensor:
-        matching = _Matching(self, real, seed, device)
-        matching.images.learn(matching.iterate, matching.plan.iterations, checkpoint, self.progress)
-        self.distances_ = np.array(matching.images.distances)
-        return matching.images.values
+    def _condense(self, real: RealImages, job: Job) -> Learned:
+        matching = _Matching(self, real, job)
+        matching.learning.learn(matching.iterate, matching.plan.iterations, self.progress)
+        self.losses_ = np.array(matching.learning.losses)
+        return Learned(matching.images)
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,8 @@ class _Plan:
     momentum: float
     lr_network: float
     from_real: bool
+    classes_at_once: int | None
+    rows_at_once: int | None
 
     @classmethod
     def of(cls, given: GradientMatching) -> _Plan:
@@ -145,25 +148,37 @@ class _Plan:
             checks.rate("momentum", given.momentum),
             checks.positive_float("lr_network", given.lr_network),
             checks.one_of("init", init, ("noise", "real")) == "real",
+            *(
+                None if getattr(given, name) is None else checks.positive_int(name, getattr(given, name))
+                for name in ("classes_at_once", "rows_at_once")
+            ),
         )
 
 
 class _Matching:
     """One run."""
 
-    def __init__(self, given: GradientMatching, real: RealImages, seed: int, device: torch.device) -> None:
-        self.plan, self.augment, self.real, self.device = _Plan.of(given), given.augment, real, device
+    def __init__(self, given: GradientMatching, real: RealImages, job: Job) -> None:
+        self.plan, self.augment, self.real, self.device = _Plan.of(given), given.augment, real, job.device
         self.factory = given.network or architectures.convnet3
-        self.together = device.type == "cuda" if given.together is None else given.together
-        settings = {**asdict(self.plan), "augment": given.augment, "together": self.together, "method": "gradients"}
-        self.images = LearntImages(
-            real, given.ipc, seed, from_real=self.plan.from_real, lr=self.plan.lr, momentum=self.plan.momentum,
-            factory=self.factory, settings=settings,
-        )  # fmt: skip
+        on_gpu = job.device.type == "cuda"
+        self.classes_at_once = self.plan.classes_at_once or (real.num_classes if on_gpu else 1)
+        self.rows_at_once = self.plan.rows_at_once or (self.plan.batch_size if on_gpu else _CPU_ROWS)
+        self.images = real.start(given.ipc, self.plan.from_real, drawn_from(job.seed, 0)).requires_grad_()
+        self.learning = Learning(
+            job,
+            {"images": self.images},
+            torch.optim.SGD([self.images], lr=self.plan.lr, momentum=self.plan.momentum),
+            data=[real.x, real.labels, real.weights],
+            settings=asdict(self.plan)
+            | {"method": "gradients", "augment": given.augment, "network": self.factory}
+            | {"classes_at_once": self.classes_at_once, "rows_at_once": self.rows_at_once},
+        )
 
-    def iterate(self, generator: torch.Generator) -> Tensor:
+    def iterate(self, iteration: int, generator: torch.Generator) -> Tensor:
         """One fresh network; the mean distance of its outer steps."""
-        network = fresh_network(self.factory, self.real, generator)
+        shape = tuple(self.real.x.shape[1:])
+        network = fresh_network(self.factory, shape, self.real.num_classes, self.device, generator)
         _check(network)
         optimizer = torch.optim.SGD(network.parameters(), lr=self.plan.lr_network)
         total = torch.zeros((), device=self.device)
@@ -177,20 +192,34 @@ class _Matching:
         """Compare the gradients, and move the images; the distance, summed over the classes."""
         freeze_statistics(network, self.real.some(_STATISTICS_ROWS, generator).flatten(0, 1))
         x, weights = self.real.batch(self.plan.batch_size, generator)
-        x, changed = changed_alike(self.augment, x, self.images.values, generator)
-        rows_at_once = _CPU_ROWS if self.device.type == "cpu" else None
-        real = class_gradients(network, x, weights, together=self.together, rows_at_once=rows_at_once)
-        ones = torch.ones(changed.shape[:2], device=self.device)
-        found = class_gradients(network, changed, ones, together=self.together, create_graph=True)
-        # A layer's outputs of all classes are so many rows; what has one dimension in the network counts nothing.
-        pairs = [(a.detach().flatten(0, 1), b.flatten(0, 1)) for a, b in zip(real, found, strict=True) if a.ndim > 2]
-        distance = gradient_distance([a for a, _ in pairs], [b for _, b in pairs])
-        return self.images.step(distance)
+        x, changed = changed_alike(self.augment, x, self.images, generator)
+        together, total = self.classes_at_once > 1, torch.zeros((), device=self.device)
+        gradient = torch.zeros_like(changed)
+        for classes in torch.arange(len(x)).split(self.classes_at_once):
+            part = slice(int(classes[0]), int(classes[-1]) + 1)
+            chosen = changed[part].detach().requires_grad_()
+            real = class_gradients(
+                network, x[part], weights[part], together=together, rows_at_once=self.rows_at_once, first=part.start
+            )
+            found = class_gradients(
+                network, chosen, torch.ones_like(chosen[..., 0, 0, 0]), together=together, create_graph=True,
+                first=part.start,
+            )  # fmt: skip
+            # A layer's outputs of all classes are so many rows; what has one dimension in the network counts nothing.
+            pairs = [(a.flatten(0, 1), b.flatten(0, 1)) for a, b in zip(real, found, strict=True) if a.ndim > 2]
+            distance = gradient_distance([a for a, _ in pairs], [b for _, b in pairs])
+            (gradient[part],) = torch.autograd.grad(distance, chosen)
+            total += distance.detach()
+        if changed is self.images:
+            self.learning.step({"images": gradient})
+        else:
+            self.learning.step({"images": torch.autograd.grad(changed, self.images, gradient)[0]})
+        return total
 
     def _train(self, network: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator) -> None:
         """Some epochs on the synthetic images."""
         network.train()
-        images = self.images.values.detach().flatten(0, 1)
+        images = self.images.detach().flatten(0, 1)
         labels = torch.arange(self.real.num_classes, device=self.device).repeat_interleave(
             len(images) // self.real.num_classes
         )

@@ -118,11 +118,7 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
     def _samples(self, X: Any, y: Any = "no_validation", reset: bool = True) -> Any:
         checked = validate_data(self, _as_array(X), y, reset=reset, allow_nd=True, dtype="numeric")
         found = np.shape(checked if isinstance(y, str) else checked[0])
-        if len(found) == 4 and found[-1] in (1, 3) and found[1] not in (1, 3):
-            mend = "Move the channels: np.moveaxis(X, -1, 1)."
-            raise ValueError(
-                checks.problem("X", "must be (n_samples, channels, height, width)", f"shape {found}", mend)
-            )
+        checks.channels_first("X", found)
         return checked
 
 

@@ -63,7 +63,7 @@ def test_the_first_step_is_that_of_the_formula():
     loss.backward()
     moved = images.detach() - 0.3 * images.grad
     np.testing.assert_allclose(found.images_, moved.numpy() * x.std() + x.mean(), atol=2e-3)
-    assert found.distances_[0] == pytest.approx(float(loss.detach()) / 10, rel=1e-4)
+    assert found.losses_[0] == pytest.approx(float(loss.detach()) / 10, rel=1e-4)
 
 
 @pytest.mark.parametrize("augment", [None, SiameseAugmentation(("crop", "scale"))], ids=["plain", "siamese"])
@@ -78,7 +78,7 @@ def test_the_same_seed_gives_the_same_bits_also_resumed(augment, tmp_path):
     images, labels = resumed.fit_resample(x, y, checkpoint=path)
     np.testing.assert_array_equal(images, whole.images_)
     np.testing.assert_array_equal(labels, np.repeat(np.arange(10), 2))
-    np.testing.assert_array_equal(resumed.distances_, whole.distances_)
+    np.testing.assert_array_equal(resumed.losses_, whole.losses_)
     with pytest.raises(ValueError, match=r"`checkpoint`.*batch_size"):
         condenser(augment=augment, batch_size=16).fit(x, y, checkpoint=path)
 
@@ -86,7 +86,7 @@ def test_the_same_seed_gives_the_same_bits_also_resumed(augment, tmp_path):
 def test_means_come_closer_than_those_of_random_rows():
     x, y = digits()
     found = condenser(iterations=60, augment=None).fit(x, y)
-    assert found.distances_[-10:].mean() < 0.5 * found.distances_[:5].mean()
+    assert found.losses_[-10:].mean() < 0.5 * found.losses_[:5].mean()
 
     def gap(images):
         means = [

@@ -6,8 +6,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+from condensation.condenser import RealImages
 from condensation.matching.class_gradients import class_gradients, freeze_statistics
-from condensation.matching.condenser import RealImages
 from condensation.matching.distance import gradient_distance
 from condensation.matching.gradient import GradientMatching, loops
 from condensation.siamese import SiameseAugmentation
@@ -47,7 +47,11 @@ def test_bad_gradients(real, other):
 
 
 @pytest.mark.parametrize("norm", ["instance", "none", "batch"])
-@pytest.mark.parametrize("settings", [{}, {"together": True}, {"rows_at_once": 2}, {"create_graph": True}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"together": True}, {"rows_at_once": 2}, {"rows_at_once": 2, "together": True}, {"create_graph": True}],
+    ids=str,
+)
 def test_class_gradients_match_the_loop(norm, settings):
     network, x = small(norm), images()
     weights = torch.ones(3, 5, dtype=torch.float64)
@@ -144,14 +148,14 @@ def test_the_same_seed_gives_the_same_bits_also_resumed(augment, tmp_path):
     whole = condenser(augment=augment).fit(x, names)
     assert whole.images_.shape == (20, 1, 8, 8)
     assert whole.labels_.tolist() == [name for name in "abcdefghij" for _ in range(2)]
-    assert len(whole.distances_) == 3
+    assert len(whole.losses_) == 3
     np.testing.assert_array_equal(condenser(augment=augment).fit(x, names).images_, whole.images_)
     assert not np.array_equal(condenser(augment=augment, random_state=1).fit(x, names).images_, whole.images_)
     path = tmp_path / "run.pt"
     condenser(augment=augment, iterations=2).fit(x, names, checkpoint=path)
     resumed = condenser(augment=augment).fit(x, names, checkpoint=path)
     np.testing.assert_array_equal(resumed.images_, whole.images_)
-    np.testing.assert_array_equal(resumed.distances_, whole.distances_)
+    np.testing.assert_array_equal(resumed.losses_, whole.losses_)
     with pytest.raises(ValueError, match=r"`checkpoint`.*lr"):
         condenser(augment=augment, lr=0.2).fit(x, names, checkpoint=path)
     with pytest.raises(ValueError, match=r"`checkpoint`.*data"):
@@ -160,7 +164,7 @@ def test_the_same_seed_gives_the_same_bits_also_resumed(augment, tmp_path):
 
 def test_one_pass_equals_the_loop():
     x, y = digits()
-    loop, one = (condenser(together=together, iterations=2).fit(x, y).images_ for together in (False, True))
+    loop, one = (condenser(classes_at_once=many, iterations=2).fit(x, y).images_ for many in (1, 4))
     np.testing.assert_allclose(one, loop, atol=1e-3)  # of pixels from 0 to 16
     assert np.abs(one - condenser(iterations=1).fit(x, y).images_).max() > 0.1
 
@@ -170,7 +174,7 @@ def test_gradients_come_closer_and_global_generators_stay():
     before = torch.get_rng_state()
     found = condenser(ipc=1, iterations=40, outer_steps=1, lr=0.03).fit(x, y)
     assert torch.equal(before, torch.get_rng_state())
-    assert found.distances_[-10:].mean() < 0.8 * found.distances_[:10].mean()
+    assert found.losses_[-10:].mean() < 0.8 * found.losses_[:10].mean()
 
 
 def test_initial_images_and_units():

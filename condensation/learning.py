@@ -1,0 +1,184 @@
+"""A run that learns tensors, iteration by iteration: its state, and how it goes on after an interruption."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from condensation.artifact_parts import described
+from lossbuf import checks
+from lossbuf.files import load_tensors, save_tensors
+from lossbuf.training import seeded
+
+_KIND = "condensation.learning"
+_SECONDS = 10.0
+"""Between two writes of a checkpoint, at least."""
+
+_NO_MATTER = {"iterations", "progress", "random_state", "device"}
+
+Factory = Callable[[tuple[int, ...], int], nn.Module]
+"""Called with the shape of an image and the number of classes; gives a new network with weights of its own."""
+
+
+class Progress(NamedTuple):
+    """What a callback is told after an iteration.
+
+    Attributes:
+        iteration: How many there were.
+        loss: What this one gave: the quantity that the method makes small.
+        values: The tensors as they are now, by name: ``"images"``, standardised, shape ``(num_classes, ipc, channels,
+            height, width)``, and what else the method learns. To be looked at or copied, not to be changed.
+    """
+
+    iteration: int
+    loss: float
+    values: Mapping[str, Tensor]
+
+
+Callback = Callable[[Progress], object]
+"""Called after every iteration; True ends the learning there."""
+
+
+class Job(NamedTuple):
+    """What a run is told besides its settings and data."""
+
+    seed: int
+    device: torch.device
+    checkpoint: Path | None = None
+    callback: Callback | None = None
+
+
+class Learning:
+    """Tensors, moved by an optimizer.
+
+    All that iteration i draws comes from the seed and i, so that the tensors, the optimizer and the number of
+    iterations are the whole state.
+
+    Args:
+        job: Seed, checkpoint and callback.
+        values: What is learned, by name; leaves that require gradients.
+        optimizer: Of these tensors.
+        data: What the run learns from; a checkpoint belongs to it, to its settings and to the network.
+        settings: Of the method; of objects the type and, where they are dataclasses, the fields. Those that change no
+            bit are not looked at, nor ``iterations``, since more may follow.
+
+    Attributes:
+        losses: What each iteration gave, a number each.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        values: dict[str, Tensor],
+        optimizer: torch.optim.Optimizer,
+        *,
+        data: list[Tensor],
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.job, self.values, self.optimizer = job, values, optimizer
+        self.losses: list[float] = []
+        self._of = {} if job.checkpoint is None else _identity(job.seed, values, data, settings)
+        self._written = time.monotonic()
+
+    def step(self, gradients: Mapping[str, Tensor]) -> None:
+        """One step of the optimizer, with gradients by name."""
+        for name, gradient in gradients.items():
+            self.values[name].grad = gradient
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def learn(
+        self, iterate: Callable[[int, torch.Generator], Tensor | float], iterations: int, progress: bool = False
+    ) -> None:
+        """Iterate, from where the checkpoint stands.
+
+        Args:
+            iterate: Called with the iterations done so far and the generator of this one; gives its loss.
+            iterations: How many there are to be.
+            progress: Show a progress bar, on a terminal only.
+
+        Raises:
+            ValueError: If the checkpoint is of another run.
+            FloatingPointError: If a loss is not finite; the checkpoint stays that of the iterations before.
+        """
+        self._restore()
+        path, ended = self.job.checkpoint, False
+        with tqdm(total=iterations, initial=len(self.losses), desc="condensing", leave=False,
+                  disable=None if progress else True) as bar:  # fmt: skip
+            while len(self.losses) < iterations and not ended:
+                done = len(self.losses)
+                loss = float(iterate(done, drawn_from(self.job.seed, done + 1)))
+                if not math.isfinite(loss):
+                    rule = f"must stay finite, but was {loss} in iteration {done + 1}"
+                    raise FloatingPointError(f"The loss {rule}. A lower learning rate may help.")
+                self.losses.append(loss)
+                bar.update()
+                if self.job.callback is not None:
+                    told = {name: value.detach() for name, value in self.values.items()}
+                    ended = self.job.callback(Progress(len(self.losses), loss, told)) is True
+                last = ended or len(self.losses) == iterations
+                if path is not None and (last or time.monotonic() - self._written >= _SECONDS):
+                    self._save(path)
+
+    def _save(self, path: Path) -> None:
+        state = {
+            "kind": _KIND,
+            "of": self._of,
+            "values": {name: value.detach() for name, value in self.values.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "losses": self.losses,
+        }
+        save_tensors(path, state)
+        self._written = time.monotonic()
+
+    def _restore(self) -> None:
+        path = self.job.checkpoint
+        if path is None or not path.exists():
+            return
+        state = load_tensors(path, _KIND)
+        of = state["of"]
+        other = {name: of.get(name) for name, value in self._of.items() if of.get(name) != value}
+        if other:
+            rule = "must be of a run with the same data and settings"
+            raise ValueError(checks.problem("checkpoint", rule, other, f"Remove {path} to start anew."))
+        with torch.no_grad():
+            for name, value in self.values.items():
+                value.copy_(state["values"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.losses = list(state["losses"])
+
+
+def drawn_from(seed: int, iteration: int) -> torch.Generator:
+    """The generator of an iteration; 0 is for what comes before the first."""
+    state = np.random.SeedSequence(seed, spawn_key=(iteration,)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]))
+
+
+def fresh_network(
+    factory: Factory, shape: tuple[int, ...], num_classes: int, device: torch.device, generator: torch.Generator
+) -> nn.Module:
+    """A network with weights drawn from the generator, on the device."""
+    with seeded(int(torch.randint(2**62, (1,), generator=generator)), device):
+        network = factory(shape, num_classes)
+    return network.to(device)
+
+
+def _identity(seed: int, values: dict[str, Tensor], data: list[Tensor], settings: Mapping[str, Any]) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for part in data:
+        digest.update(repr(tuple(part.shape)).encode() + part.cpu().contiguous().numpy().tobytes())
+    return {
+        **{name: described(value) for name, value in settings.items() if name not in _NO_MATTER},
+        "values": {name: tuple(value.shape) for name, value in values.items()},
+        "seed": seed,
+        "data": digest.hexdigest(),
+    }
