@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from abc import ABCMeta, abstractmethod
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -29,13 +29,28 @@ from lossbuf import checks
 _Fitted = TypeVar("_Fitted", bound="Condenser")
 
 
+class Batch(NamedTuple):
+    """Some real images.
+
+    Attributes:
+        x: Shape ``(batch, channels, height, width)``.
+        labels: Classes, shape ``(batch,)``.
+        weights: Above 0, shape ``(batch,)``.
+    """
+
+    x: Tensor
+    labels: Tensor
+    weights: Tensor
+
+
 class RealImages:
-    """Real images, to be drawn class by class.
+    """Real images, to be drawn class by class or of all.
 
     Args:
         x: Images, shape ``(n_samples, channels, height, width)``.
         labels: Classes in ``[0, num_classes)``, each with an image at least, on the same device.
         weights: Of the images, above 0; by default all 1.
+        given: The images as they were given, not standardised, for whoever chooses among them; by default ``x``.
     """
 
     def __init__(
@@ -43,8 +58,10 @@ class RealImages:
         x: Float[Tensor, "n_samples c h w"],
         labels: Int[Tensor, " n_samples"],
         weights: Float[Tensor, " n_samples"] | None = None,
+        given: NDArray[Any] | None = None,
     ) -> None:
         self.x, self.labels = x, labels
+        self.given = x.cpu().numpy() if given is None else given
         self.weights = torch.ones(len(x), device=x.device) if weights is None else weights
         self.by_class = [torch.nonzero(labels == label).flatten() for label in range(int(labels.max()) + 1)]
 
@@ -69,13 +86,22 @@ class RealImages:
             chosen.append(places)
         return self.x[torch.stack(chosen)], weights
 
+    def of_all(self, size: int, generator: torch.Generator) -> Batch:
+        """Different images of whatever class, all where there are no more than ``size``."""
+        rows = torch.randperm(len(self.x), generator=generator)[:size].to(self.x.device)
+        return Batch(self.x[rows], self.labels[rows], self.weights[rows])
+
     def some(self, each: int, generator: torch.Generator) -> Tensor:
         """``each`` images of every class, shape ``(num_classes, each, ...)``; some again where a class has fewer."""
+        return self.x[self.some_rows(each, generator)]
+
+    def some_rows(self, each: int, generator: torch.Generator) -> Tensor:
+        """The rows of :meth:`some`, shape ``(num_classes, each)``."""
         chosen = []
         for rows in self.by_class:
             drawn = torch.randperm(len(rows), generator=generator).repeat(-(-each // len(rows)))[:each]
             chosen.append(rows[drawn.to(rows.device)])
-        return self.x[torch.stack(chosen)]
+        return torch.stack(chosen)
 
     def start(self, ipc: int, from_real: bool, generator: torch.Generator) -> Tensor:
         """Images to begin with, shape ``(num_classes, ipc, ...)``: real ones, or noise of mean 0 and deviation 1."""
@@ -92,10 +118,14 @@ class Learned(NamedTuple):
         images: Shape ``(num_classes, ipc, channels, height, width)``, in the units of the real images it was given.
         labels: Probability of every class, shape ``(num_classes * ipc, num_classes)``; ``None`` where every image has
             the label of its class.
+        rows: Rows of the real images, shape ``(num_classes * ipc,)``, where ``images`` are some of these.
+        weights: Of the images, shape ``(num_classes * ipc,)``, where they do not all count alike.
     """
 
     images: Tensor
     labels: Tensor | None = None
+    rows: Tensor | None = None
+    weights: Tensor | None = None
 
 
 class Condenser(BaseEstimator, metaclass=ABCMeta):
@@ -107,12 +137,16 @@ class Condenser(BaseEstimator, metaclass=ABCMeta):
         labels_: Its labels, of ``classes_``; or the probability of every class, float32, shape
             ``(num_classes * ipc, num_classes)``, where the method learns labels.
         classes_: The labels found, shape ``(num_classes,)``.
+        sample_indices_: Rows of ``X`` that ``images_`` are, shape ``(num_classes * ipc,)``; only of a method that keeps
+            real images.
+        sample_weight_: Of ``images_``, shape ``(num_classes * ipc,)``; only of a method that gives weights.
         losses_: What every iteration gave, shape ``(iterations,)``.
     """
 
     ipc: int
     device: str | None
     random_state: int | np.random.RandomState | None
+    losses_: NDArray[np.float64]
 
     @abstractmethod
     def _condense(self, real: RealImages, job: Job) -> Learned:
@@ -156,7 +190,7 @@ class Condenser(BaseEstimator, metaclass=ABCMeta):
         checks.channels_first("X", images.shape)
         check_classification_targets(given)
         weights = _check_sample_weight(sample_weight, images, dtype=np.float32, ensure_non_negative=True)
-        kept = weights > 0
+        source, kept = (len(images), fingerprint(images, given)), weights > 0
         images, given, weights = images[kept], given[kept], weights[kept]
         encoder = LabelEncoder()
         labels = torch.from_numpy(np.asarray(encoder.fit_transform(given), dtype=np.int64))
@@ -169,9 +203,16 @@ class Condenser(BaseEstimator, metaclass=ABCMeta):
         deviation, mean = torch.std_mean(x, dim=(0, 2, 3), keepdim=True, correction=0)
         deviation = torch.where(deviation > 0, deviation, 1.0)
         seed = int(check_random_state(self.random_state).randint(2**31))
-        real = RealImages(((x - mean) / deviation).to(device), labels.to(device), torch.from_numpy(weights).to(device))
+        standard, counts = ((x - mean) / deviation).to(device), torch.from_numpy(weights).to(device)
+        real = RealImages(standard, labels.to(device), counts, images)
         learned = self._condense(real, Job(seed, device, None if checkpoint is None else Path(checkpoint), callback))
-        self.images_ = (learned.images.detach().cpu().flatten(0, 1) * deviation + mean).numpy()
+        if learned.rows is None:
+            self.images_ = (learned.images.detach().cpu().flatten(0, 1) * deviation + mean).numpy()
+        else:  # as they were given, without rounding
+            self.sample_indices_ = np.flatnonzero(kept)[learned.rows.cpu().numpy()]
+            self.images_ = x[learned.rows.cpu()].numpy()
+        if learned.weights is not None:
+            self.sample_weight_ = learned.weights.cpu().numpy()
         soft = learned.labels
         self.labels_ = np.repeat(classes, self.ipc) if soft is None else soft.detach().cpu().float().numpy()
         self.classes_ = classes
@@ -180,7 +221,7 @@ class Condenser(BaseEstimator, metaclass=ABCMeta):
             std=deviation.flatten().tolist(),
             white=255 if images.dtype == np.uint8 else max(float(x.max()), math.ulp(1.0)),
         )
-        self._source = len(x), fingerprint(images, given)
+        self._source = source
         return self
 
     def fit_resample(
@@ -216,6 +257,7 @@ class Condenser(BaseEstimator, metaclass=ABCMeta):
 
         Raises:
             NotFittedError: If the estimator is not fitted.
+            ValueError: If the images are real ones, and the provenance has not as many rows as there were in ``fit``.
         """
         check_is_fitted(self, "images_")
         normal = self._normalisation
@@ -225,6 +267,13 @@ class Condenser(BaseEstimator, metaclass=ABCMeta):
         else:
             labels = torch.arange(len(self.classes_)).repeat_interleave(self.ipc)
         n_samples, digest = self._source
+        provenance = provenance or Provenance(n_samples=n_samples, fingerprint=digest)
+        indices, weights = (getattr(self, name, None) for name in ("sample_indices_", "sample_weight_"))
+        if indices is not None:
+            rows, given = torch.from_numpy(indices), provenance.rows
+            if given is not None and len(given) != n_samples:
+                raise ValueError(checks.problem("rows", f"must be {n_samples}, as in `fit`", len(given)))
+            provenance = replace(provenance, rows=rows if given is None else given[rows])
         return CondensedSet(
             **self._to_train_with(),
             x=torch.from_numpy((self.images_ - mean) / std),
@@ -234,5 +283,7 @@ class Condenser(BaseEstimator, metaclass=ABCMeta):
             normalisation=normal,
             settings=described(self.get_params(deep=False)),
             seed=int(self.random_state) if isinstance(self.random_state, int | np.integer) else None,
-            provenance=provenance or Provenance(n_samples=n_samples, fingerprint=digest),
+            synthetic=indices is None,
+            weights=None if weights is None else torch.from_numpy(weights),
+            provenance=provenance,
         )

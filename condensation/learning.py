@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from condensation.artifact_parts import described
-from lossbuf import checks
+from condensation.ensemble import stackable
+from lossbuf import architectures, checks
 from lossbuf.files import load_tensors, save_tensors
 from lossbuf.training import seeded
 
@@ -57,11 +58,24 @@ class Job(NamedTuple):
     callback: Callback | None = None
 
 
+@runtime_checkable
+class Stateful(Protocol):
+    """Something with a state of tensors and plain values."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as it is now."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> object:
+        """Go on from a state."""
+        ...
+
+
 class Learning:
     """Tensors, moved by an optimizer.
 
-    All that iteration i draws comes from the seed and i, so that the tensors, the optimizer and the number of
-    iterations are the whole state.
+    All that iteration i draws comes from the seed and i, so that the tensors, the optimizer, the number of iterations
+    and what else is told are the whole state.
 
     Args:
         job: Seed, checkpoint and callback.
@@ -70,6 +84,7 @@ class Learning:
         data: What the run learns from; a checkpoint belongs to it, to its settings and to the network.
         settings: Of the method; of objects the type and, where they are dataclasses, the fields. Those that change no
             bit are not looked at, nor ``iterations``, since more may follow.
+        also: What else goes on from one iteration to the next.
 
     Attributes:
         losses: What each iteration gave, a number each.
@@ -83,8 +98,9 @@ class Learning:
         *,
         data: list[Tensor],
         settings: Mapping[str, Any],
+        also: Stateful | None = None,
     ) -> None:
-        self.job, self.values, self.optimizer = job, values, optimizer
+        self.job, self.values, self.optimizer, self.also = job, values, optimizer, also
         self.losses: list[float] = []
         self._of = {} if job.checkpoint is None else _identity(job.seed, values, data, settings)
         self._written = time.monotonic()
@@ -135,6 +151,7 @@ class Learning:
             "of": self._of,
             "values": {name: value.detach() for name, value in self.values.items()},
             "optimizer": self.optimizer.state_dict(),
+            "also": None if self.also is None else self.also.state_dict(),
             "losses": self.losses,
         }
         save_tensors(path, state)
@@ -154,6 +171,8 @@ class Learning:
             for name, value in self.values.items():
                 value.copy_(state["values"][name])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.also is not None:
+            self.also.load_state_dict(state["also"])
         self.losses = list(state["losses"])
 
 
@@ -170,6 +189,26 @@ def fresh_network(
     with seeded(int(torch.randint(2**62, (1,), generator=generator)), device):
         network = factory(shape, num_classes)
     return network.to(device)
+
+
+def plain_network(shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """LeNet, as published with both distillations; a perceptron of two hidden layers for images it is too large for."""
+    if min(shape[-2:]) < 16:
+        return architectures.mlp(shape, num_classes)
+    return architectures.lenet(shape, num_classes)
+
+
+def check_differentiable_twice(network: nn.Module) -> None:
+    """Raise ``ValueError`` unless the network holds nothing but parameters and draws nothing.
+
+    Else what it gives for given parameters were no function, and the derivative of a step on it no number.
+    """
+    if next(network.parameters(), None) is None:
+        raise ValueError(checks.problem("network", "must have parameters to train", "none"))
+    if not stackable(network):
+        mend = "Instance norm needs neither."
+        rule = "must not have buffers, as batch norm has, nor dropout"
+        raise ValueError(checks.problem("network", rule, type(network).__name__, mend))
 
 
 def _identity(seed: int, values: dict[str, Tensor], data: list[Tensor], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,6 +59,8 @@ class GradientMatching(Condenser):
             in memory together. Above 1 the network must not draw anything.
         rows_at_once: Real images a class that pass together; the gradients of the parts are summed. By default all on a
             GPU, and on a CPU as many as its cache likes.
+        dtype: ``"float32"``, or ``"bfloat16"``, in which networks then compute the gradients on the real images and
+            their training on the synthetic ones; those that are differentiated once more stay in float32.
         device: Where to compute; by default the GPU where there is one.
         random_state: Seed, generator or ``None``; the same seed gives the same images.
         progress: Show a progress bar, on a terminal only.
@@ -92,6 +94,7 @@ class GradientMatching(Condenser):
         batch_size: int = 256,
         classes_at_once: int | None = None,
         rows_at_once: int | None = None,
+        dtype: str = "float32",
         device: str | None = None,
         random_state: int | np.random.RandomState | None = None,
         progress: bool = False,
@@ -109,6 +112,7 @@ class GradientMatching(Condenser):
         self.batch_size = batch_size
         self.classes_at_once = classes_at_once
         self.rows_at_once = rows_at_once
+        self.dtype = dtype
         self.device = device
         self.random_state = random_state
         self.progress = progress
@@ -134,6 +138,7 @@ class _Plan:
     from_real: bool
     classes_at_once: int | None
     rows_at_once: int | None
+    dtype: str
 
     @classmethod
     def of(cls, given: GradientMatching) -> _Plan:
@@ -148,11 +153,14 @@ class _Plan:
             checks.rate("momentum", given.momentum),
             checks.positive_float("lr_network", given.lr_network),
             checks.one_of("init", init, ("noise", "real")) == "real",
-            *(
-                None if getattr(given, name) is None else checks.positive_int(name, getattr(given, name))
-                for name in ("classes_at_once", "rows_at_once")
-            ),
+            _at_once("classes_at_once", given.classes_at_once),
+            _at_once("rows_at_once", given.rows_at_once),
+            checks.one_of("dtype", given.dtype, ("float32", "bfloat16")),
         )
+
+
+def _at_once(name: str, value: int | None) -> int | None:
+    return None if value is None else checks.positive_int(name, value)
 
 
 class _Matching:
@@ -198,9 +206,10 @@ class _Matching:
         for classes in torch.arange(len(x)).split(self.classes_at_once):
             part = slice(int(classes[0]), int(classes[-1]) + 1)
             chosen = changed[part].detach().requires_grad_()
-            real = class_gradients(
-                network, x[part], weights[part], together=together, rows_at_once=self.rows_at_once, first=part.start
-            )
+            with self._low_precision():
+                real = class_gradients(
+                    network, x[part], weights[part], together=together, rows_at_once=self.rows_at_once, first=part.start
+                )
             found = class_gradients(
                 network, chosen, torch.ones_like(chosen[..., 0, 0, 0]), together=together, create_graph=True,
                 first=part.start,
@@ -223,12 +232,22 @@ class _Matching:
         labels = torch.arange(self.real.num_classes, device=self.device).repeat_interleave(
             len(images) // self.real.num_classes
         )
+        # Where rows do not see each other, the gradient of a step is the sum of those of its parts.
+        alone = not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in network.modules())
+        rows_at_once = self.rows_at_once if alone else self.plan.batch_size
         for _ in range(self.plan.inner_epochs):
             for rows in torch.randperm(len(images), generator=generator).to(self.device).split(self.plan.batch_size):
                 x = images[rows] if self.augment is None else self.augment(images[rows], generator)
                 optimizer.zero_grad(set_to_none=True)
-                F.cross_entropy(network(x), labels[rows]).backward()
+                for part, those in zip(x.split(rows_at_once), rows.split(rows_at_once), strict=True):
+                    with self._low_precision():
+                        loss = F.cross_entropy(network(part), labels[those], reduction="sum") / len(rows)
+                    loss.backward()
                 optimizer.step()
+
+    def _low_precision(self) -> torch.autocast:
+        low = self.plan.dtype == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
 
 
 def _check(network: nn.Module) -> None:

@@ -1,0 +1,318 @@
+"""Condensed sets: test accuracy by method and size, beside the published figures, and on other networks.
+
+    python -m benchmarks.condense                                   (digits, every method: ends in minutes)
+    python -m benchmarks.condense --dataset mnist --methods dc --ipc 1 --minutes 40
+    python -m benchmarks.condense --table dc1,dsa1 --dataset mnist,fashion-mnist,cifar10 --ipc 1,10,50 --networks 20 \
+        --device cuda                                               (a GPU: the published protocol)
+    python -m benchmarks.condense --table dc3 --networks 20 --device cuda
+
+Protocol. A method learns, or chooses, ``ipc`` images a class from all training rows. Fresh networks of the kind it
+learned with (``--network``: ConvNet-3 of width 128 with instance norm; two blocks of width 64 for the 8x8 digits) are trained
+on them by :func:`condensation.evaluate.evaluate`: 300 epochs, or 1000 with augmentation. Mean and deviation of their
+test accuracies. What a set is augmented with while they train is part of the method, as published: DSA's changes for
+DSA and DM; for DC and coresets nothing, on MNIST crops, scales and rotations. ``random+`` and ``herding+`` are trained
+on with DSA's changes too, which is what DSA and DM must be compared with. A distilled set (DD) is trained on step by
+step, as it was learned. Herding looks at the features of a network trained on all rows, Forgetting at its training.
+
+Iterations are the published ones, on digits fewer (see ``ITERATIONS``); ``--iterations`` and ``--minutes`` end earlier.
+A cell is one JSON file with its settings; one that is done with the same settings is skipped, one that was interrupted
+goes on from its checkpoint. The sets themselves and their pictures are written to ``sets/``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import torch
+import typer
+from joblib import Parallel, delayed
+from rich.console import Console
+from torch import Tensor, nn
+
+from benchmarks import condense_report, results
+from benchmarks import data as datasets
+from benchmarks.coresets import METHODS as CORESETS
+from benchmarks.coresets import prepared
+from condensation.artifact import CondensedSet
+from condensation.augment import DC_MNIST, Augmentation
+from condensation.condenser import Condenser
+from condensation.evaluate import EvalSettings, Evaluation, evaluate
+from condensation.learning import Factory, Progress
+from condensation.matching import DistributionMatching, GradientMatching
+from condensation.siamese import SiameseAugmentation
+from lossbuf import architectures, networks
+
+TABLES = {
+    "dc1": (("mnist", "fashion-mnist", "svhn", "cifar10"), ("random", "herding", "k-center", "forgetting", "dc")),
+    "dc3": (("mnist", "cifar10"), ("dd", "dc")),
+    "dsa1": (
+        ("mnist", "fashion-mnist", "svhn", "cifar10"),
+        ("random", "herding", "forgetting", "dd", "ld", "dc", "dsa"),
+    ),
+}
+"""Data sets and methods of the published tables: Zhao et al. 2021, Tables 1 and 3; Zhao, Bilen 2021, Table 1."""
+
+DATASETS = ("digits", "mnist", "fashion-mnist", "svhn", "cifar10")
+
+
+def digits_net(sample_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """Two blocks of width 64, for images of 8 pixels a side."""
+    channels, height, width = sample_shape
+    return networks.ConvNet(channels, num_classes, (height, width), width=64, depth=2)
+
+
+NETWORKS: dict[str, Factory] = {
+    "convnet3": architectures.convnet3,
+    "convnet2": digits_net,
+    "mlp": architectures.mlp,
+    "lenet": architectures.lenet,
+    "alexnet": architectures.alexnet,
+    "vgg11": architectures.vgg11,
+    "resnet18": architectures.resnet18,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that decides the values of a cell."""
+
+    dataset: str
+    method: str
+    ipc: int
+    seed: int
+    network: str
+    networks: int
+    eval_epochs: int | None
+    test_on: tuple[str, ...]
+    iterations: int | None
+    minutes: float | None
+    dtype: str
+    subset: int | None
+
+    @property
+    def name(self) -> str:
+        """Of the cell's files, without their endings."""
+        return f"{self.dataset}-{self.method}-ipc{self.ipc}-{self.network}-seed{self.seed}"
+
+
+class Small(NamedTuple):
+    """What a method gives: the set to train on, in the units of the data; what it was learned by, if by anything."""
+
+    x: Tensor
+    labels: Tensor
+    weights: Tensor | None = None
+    learner: Condenser | None = None
+
+
+def siamese(dataset: str) -> SiameseAugmentation:
+    """DSA's families: no flips where left and right matter."""
+    families = ("color", "crop", "cutout", "flip", "scale", "rotate")
+    mirrored = dataset in ("digits", "mnist", "svhn")
+    return SiameseAugmentation(tuple(family for family in families if not (mirrored and family == "flip")))
+
+
+def no_augmentation(dataset: str) -> Augmentation | None:
+    """With what coresets and DC are trained on."""
+    return DC_MNIST if dataset == "mnist" else None
+
+
+class Method(NamedTuple):
+    """A method: what it makes of all rows, its iterations where it has any, and what its sets are augmented with."""
+
+    make: Callable[[Settings], Condenser] | None
+    iterations: int = 0
+    on_digits: int = 0
+    augment: Callable[[str], Augmentation | None] = no_augmentation
+
+
+def _of(settings: Settings, method: Method) -> int:
+    return settings.iterations or (method.on_digits if settings.dataset == "digits" else method.iterations)
+
+
+def gradient_matching(settings: Settings, augment: SiameseAugmentation | None) -> Condenser:
+    """DC, or DSA where there is an augmentation; smaller steps on digits, whose gradients are longer."""
+    return GradientMatching(
+        settings.ipc,
+        augment=augment,
+        network=NETWORKS[settings.network],
+        iterations=_of(settings, METHODS[settings.method]),
+        lr=0.03 if settings.dataset == "digits" else 0.1,
+        dtype=settings.dtype,
+        random_state=settings.seed,
+        progress=True,
+    )
+
+
+def distribution_matching(settings: Settings) -> Condenser:
+    """DM."""
+    return DistributionMatching(
+        settings.ipc,
+        augment=siamese(settings.dataset),
+        network=NETWORKS[settings.network],
+        iterations=_of(settings, METHODS[settings.method]),
+        random_state=settings.seed,
+        progress=True,
+    )
+
+
+METHODS: dict[str, Method] = {
+    "random": Method(None),
+    "herding": Method(None),
+    "k-center": Method(None),
+    "forgetting": Method(None),
+    "random+": Method(None, augment=siamese),
+    "herding+": Method(None, augment=siamese),
+    "dc": Method(lambda settings: gradient_matching(settings, None), 1000, 300),
+    "dsa": Method(lambda settings: gradient_matching(settings, siamese(settings.dataset)), 1000, 300, siamese),
+    "dm": Method(distribution_matching, 20_000, 1000, siamese),
+}
+
+
+def chosen(settings: Settings, device: str | None, folder: Path) -> Small:
+    """A coreset."""
+    data, _, _, run = prepared(settings.dataset, settings.subset, "none", 0.0, "clean", settings.seed, device, folder)
+    chooser = CORESETS[settings.method.removesuffix("+")](run, settings.ipc, settings.seed)
+    rows = torch.from_numpy(np.asarray(chooser.fit(data.x.numpy(), data.labels.numpy()).sample_indices_))
+    return Small(data.x[rows], data.labels[rows])
+
+
+def learned(
+    settings: Settings, make: Callable[[Settings], Condenser], device: str | None, folder: Path, state: Path
+) -> Small:
+    """A condensed set; stops when the time is over."""
+    data = datasets.load(settings.dataset, folder, settings.subset)
+    end = None if settings.minutes is None else time.perf_counter() + 60 * settings.minutes
+
+    def over(_: Progress) -> bool:
+        return end is not None and time.perf_counter() >= end
+
+    learner = make(settings)
+    learner.device = device
+    images, labels = learner.fit_resample(data.x.numpy(), data.labels.numpy(), checkpoint=state, callback=over)
+    return Small(torch.from_numpy(images), torch.from_numpy(labels), learner=learner)
+
+
+def tested(small: Small, network: str, settings: Settings, data: datasets.Data, device: str | None) -> Evaluation:
+    """Test accuracies of fresh networks trained on the set."""
+    wanted = EvalSettings(networks=settings.networks, epochs=settings.eval_epochs, seed=settings.seed, device=device)
+    return evaluate(
+        small.x,
+        small.labels,
+        data.test_x,
+        data.test_labels,
+        network=NETWORKS[network],
+        num_classes=data.num_classes,
+        weights=small.weights,
+        augment=METHODS[settings.method].augment(settings.dataset),
+        settings=wanted,
+        progress="evaluating",
+    )
+
+
+def compute(settings: Settings, device: str | None, folder: Path, out: Path) -> dict[str, Any]:
+    """The values of a cell."""
+    data = datasets.load(settings.dataset, folder, settings.subset)
+    state = out / "state" / f"{settings.name}.pt"
+    state.parent.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    make = METHODS[settings.method].make
+    small = chosen(settings, device, folder) if make is None else learned(settings, make, device, folder, state)
+    seconds = time.perf_counter() - start
+    values: dict[str, Any] = {"size": len(small.x), "seconds": seconds}
+    if small.learner is not None:
+        values["losses"] = [float(f"{loss:.4g}") for loss in small.learner.losses_]
+        save(small.learner.condensed_set(), data, out / "sets" / settings.name)
+    found = {network: tested(small, network, settings, data, device) for network in settings.test_on}
+    values["accuracies"] = {network: list(each.accuracies) for network, each in found.items()}
+    values["eval_seconds"] = {network: each.seconds for network, each in found.items()}
+    return values
+
+
+def save(small: CondensedSet, data: datasets.Data, path: Path) -> None:
+    """The set as one file, and its picture. The data's own units are standardised, so that black and white are not 0
+    and 1: the picture is stretched."""
+    small.save(path.with_suffix(".npz"))
+    replace(small, normalisation=None).save_images(path.with_suffix(".png"), per_class=10)
+
+
+def run_cell(settings: Settings, device: str | None, folder: Path, out: Path, threads: int | None) -> None:
+    """Compute a cell, if it is not done yet."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    path = out / f"{settings.name}.json"
+    results.cell(path, asdict(settings), lambda: compute(settings, device, folder, out))
+    (out / "state" / f"{settings.name}.pt").unlink(missing_ok=True)
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(help=__doc__)
+def main(
+    table: Annotated[
+        str | None, typer.Option(help=f"Comma-separated, of {', '.join(TABLES)}; decides the methods.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help=f"Comma-separated, of {', '.join(DATASETS)}.")] = None,
+    methods: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(METHODS),
+    ipc: Annotated[str, typer.Option(help="Images a class, comma-separated.")] = "1,10",
+    network: Annotated[str | None, typer.Option(help=f"To learn with: {', '.join(NETWORKS)}.")] = None,
+    test_on: Annotated[str | None, typer.Option(help="Networks to test on, comma-separated.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Of every method that learns.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Most time to learn a set.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16, of DC and DSA.")] = "float32",
+    networks: Annotated[int, typer.Option(min=1, help="Fresh networks to test on.")] = 5,
+    eval_epochs: Annotated[int | None, typer.Option(min=1, help="Of each: 300, 1000 if augmented.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds.")] = 1,
+    subset: Annotated[int | None, typer.Option(min=100, help="Training rows to use.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Cells at a time; with one thread each if several.")] = 1,
+    device: Annotated[str | None, typer.Option(help="Where to compute, by default a GPU if there is one.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the data; by default LOSSBUF_DATA.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/condense"),
+) -> None:
+    cells: list[tuple[str, str, str]] = []
+    for name in [None] if table is None else _listed("table", table, TABLES):
+        own_sets, own_methods = TABLES[name] if name else (("digits",), tuple(_listed("methods", methods, METHODS)))
+        for each in own_sets if dataset is None else _listed("dataset", dataset, DATASETS):
+            small = "lenet" if each in ("mnist", "digits") else "alexnet"
+            for method in own_methods:
+                usual = "convnet2" if each == "digits" else "convnet3"
+                cells.append((each, method, network or (small if name == "dc3" or method in ("dd", "ld") else usual)))
+    for chosen_network in [network] if network else []:
+        _listed("network", chosen_network, NETWORKS)
+    folder = data_dir or datasets.default_folder()
+    try:
+        for name in dict.fromkeys(name for name, _, _ in cells):
+            datasets.load(name, folder, subset)
+    except datasets.DataError as error:
+        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False)
+        raise typer.Exit(2) from error
+    todo = [
+        Settings(
+            dataset=name, method=method, ipc=size, seed=seed, network=own, networks=networks, eval_epochs=eval_epochs,
+            test_on=tuple(_listed("test-on", test_on, NETWORKS)) if test_on else (own,),
+            iterations=iterations if METHODS[method].make else None, minutes=minutes if METHODS[method].make else None,
+            dtype=dtype, subset=subset,
+        )
+        for seed, (name, method, own), size in product(range(seeds), dict.fromkeys(cells), map(int, ipc.split(",")))
+    ]  # fmt: skip
+    threads = 1 if jobs > 1 else None
+    Parallel(n_jobs=jobs)(delayed(run_cell)(settings, device, folder, out, threads) for settings in todo)
+    condense_report.show(out)
+
+
+def _listed(name: str, text: str, known: Any) -> list[str]:
+    parts = [part.strip() for part in text.split(",")]
+    unknown = [part for part in parts if part not in known]
+    if unknown:
+        raise typer.BadParameter(f"must be among {', '.join(known)}, got {unknown[0]!r}", param_hint=f"--{name}")
+    return parts
+
+
+if __name__ == "__main__":
+    app()
