@@ -226,10 +226,18 @@ class CondensedSet:
 
     def samples(self) -> Float32[Tensor, "n_samples ..."]:
         """The samples as networks are to be given them: uint8 pixels normalised, where it is known how."""
-        if self.x.dtype == torch.float32 or self.normalisation is None:
-            return self.x.float()
+        return self.x if self.x.dtype == torch.float32 else self.normalised(self.x)
+
+    def normalised(self, X: Any) -> Float32[Tensor, "n_rows ..."]:
+        """Other samples, say of a test set, made as :meth:`samples` makes those of the set."""
+        x = torch.as_tensor(as_array(X))
+        if x.shape[1:] != self.x.shape[1:]:
+            rule = f"must have samples of shape {tuple(self.x.shape[1:])}"
+            raise ValueError(checks.problem("X", rule, tuple(x.shape[1:])))
+        if self.normalisation is None:
+            return x.float()
         mean, std = (self._by_channel(values) for values in (self.normalisation.mean, self.normalisation.std))
-        return (self.x - mean) / std
+        return (x.float() - mean) / std
 
     def _by_channel(self, values: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.tensor(values, dtype=dtype).view(-1, *[1] * (self.x.ndim - 2))

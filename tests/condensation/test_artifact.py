@@ -294,3 +294,15 @@ def test_what_makes_no_picture(tmp_path):
 
 
 # ---- bad values ----
+
+
+def test_other_samples_are_normalised_alike():
+    pixels = torch.arange(24, dtype=torch.uint8).view(2, 3, 2, 2)
+    normal = Normalisation(mean=[1.0, 2.0, 3.0], std=[1.0, 2.0, 4.0], white=255)
+    small = CondensedSet(x=pixels, labels=torch.tensor([0, 1]), method="Random", normalisation=normal)
+    assert torch.equal(small.normalised(pixels.numpy()), small.samples())
+    assert small.normalised(pixels[1:] + 1)[0, 2, 0, 0] == (pixels[1, 2, 0, 0] + 1 - 3) / 4
+    plain = CondensedSet(x=pixels, labels=torch.tensor([0, 1]), method="Random")
+    assert torch.equal(plain.normalised(pixels), pixels.float())
+    with pytest.raises(ValueError, match="`X`"):
+        small.normalised(pixels[:, :1])
