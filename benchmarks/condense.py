@@ -7,12 +7,13 @@
     python -m benchmarks.condense --table dc3 --networks 20 --device cuda
 
 Protocol. A method learns, or chooses, ``ipc`` images a class from all training rows. Fresh networks of the kind it
-learned with (``--network``: ConvNet-3 of width 128 with instance norm; two blocks of width 64 for the 8x8 digits) are trained
-on them by :func:`condensation.evaluate.evaluate`: 300 epochs, or 1000 with augmentation. Mean and deviation of their
-test accuracies. What a set is augmented with while they train is part of the method, as published: DSA's changes for
-DSA and DM; for DC and coresets nothing, on MNIST crops, scales and rotations. ``random+`` and ``herding+`` are trained
-on with DSA's changes too, which is what DSA and DM must be compared with. A distilled set (DD) is trained on step by
-step, as it was learned. Herding looks at the features of a network trained on all rows, Forgetting at its training.
+learned with (``--network``: ConvNet-3 of width 128 with instance norm; two blocks of width 64 for the 8x8 digits) are
+trained on them by :func:`condensation.evaluate.evaluate`: 300 epochs, or 1000 with augmentation. Mean and deviation of
+their test accuracies. What a set is augmented with while they train is part of the method, as published: DSA's changes
+for DSA and DM; for DC and coresets nothing, on MNIST crops, scales and rotations. ``random+`` and ``herding+`` are
+trained on with DSA's changes too, which is what DSA and DM must be compared with. A distilled set (DD) is trained on
+step by step, as it was learned. Herding looks at the features of a network trained on all rows, Forgetting at its
+training.
 
 Iterations are the published ones, on digits fewer (see ``ITERATIONS``); ``--iterations`` and ``--minutes`` end earlier.
 A cell is one JSON file with its settings; one that is done with the same settings is skipped, one that was interrupted

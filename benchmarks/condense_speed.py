@@ -31,6 +31,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import numpy as np
 import scipy.ndimage
@@ -209,14 +210,14 @@ class Reference:
 
 
 def _module(folder: Path) -> Any:
-    """Its ``utils``; SciPy has moved a function since that it imports, and does not call here."""
+    """Its ``utils``; SciPy has since moved a function that it imports, and that is not called here."""
     name = "scipy.ndimage.interpolation"
     moved: Any = types.ModuleType(name)
     moved.rotate = scipy.ndimage.rotate
-    sys.modules.setdefault(name, moved)
     sys.path.insert(0, str(folder))
     try:
-        return importlib.import_module("utils")
+        with patch.dict(sys.modules, {name: moved}):
+            return importlib.import_module("utils")
     except ImportError as error:
         rule = "must be a checkout of VICO-UoE/DatasetCondensation"
         raise typer.BadParameter(f"{rule}: {error}", param_hint="--reference") from error
