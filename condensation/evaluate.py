@@ -39,6 +39,8 @@ class EvalSettings:
         momentum: Of SGD.
         weight_decay: Of SGD.
         batch_size: Rows a step; the last step of an epoch takes what is left.
+        temperature: Of soft labels: what the labels are probabilities at. Logits are divided by it, and the loss is
+            multiplied by its square.
         networks: How many fresh networks are trained, each on the same set.
         seed: Of it and the network's number come its first weights, its order of the rows and its augmentations.
         device: Where to train; by default the GPU where there is one.
@@ -52,6 +54,7 @@ class EvalSettings:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     batch_size: int = 256
+    temperature: float = 1.0
     networks: int = 5
     seed: int = 0
     device: str | None = None
@@ -63,6 +66,7 @@ class EvalSettings:
         checks.rate("momentum", self.momentum)
         checks.rate("weight_decay", self.weight_decay)
         checks.positive_int("batch_size", self.batch_size)
+        checks.positive_float("temperature", self.temperature)
         checks.positive_int("networks", self.networks)
         checks.non_negative_int("seed", self.seed)
 
@@ -137,11 +141,12 @@ def evaluate(
 
     Raises:
         ValueError: If the set or the test set is empty, shapes do not fit, a value is not finite, a label is out of
-            range or no probability, all weights are 0 or one is negative, or ``together`` is no positive integer or
-            above 1 for networks that must be trained one by one.
+            range or no probability, all weights are 0 or one is negative, ``together`` is no positive integer or above
+            1 for networks that must be trained one by one, or the temperature is not 1 for labels that are classes.
 
     Source:
-        Zhao et al. 2021, "Dataset Condensation with Gradient Matching", and the code published with it.
+        Zhao et al. 2021, "Dataset Condensation with Gradient Matching", and the code published with it; the temperature
+        is that of Hinton et al. 2015, "Distilling the Knowledge in a Neural Network".
 
     Differs from the published code:
         Seeded. There an epoch more is trained, two more of them at the full rate, and the momentum is lost at the drop.
@@ -160,6 +165,9 @@ def evaluate(
         checks.positive_int("together", together)
     device = settings.torch_device()
     data = checked(x, labels, test_x, test_labels, num_classes, weights, device)
+    if settings.temperature != 1 and data.targets.ndim == 1:
+        rule = "must be 1 where labels are classes and no probabilities"
+        raise ValueError(checks.problem("temperature", rule, settings.temperature))
     shape = tuple(x.shape[1:])
     factory = network or (architectures.convnet3 if len(shape) == 3 else architectures.mlp)
     epochs = settings.epochs or (300 if augment is None else 1000)
@@ -248,19 +256,22 @@ def _training(
                 x = torch.stack([augment(part, one) for part, one in zip(x, draws, strict=True)])
             optimizer.zero_grad()
             for part, rows in zip(x.split(rows_at_once, 1), batch.split(rows_at_once, 1), strict=True):
-                (_loss(ensemble(part).flatten(0, 1), data, rows) / batch.shape[1]).backward()
+                loss = _loss(ensemble(part).flatten(0, 1), data, rows, settings.temperature)
+                (loss / batch.shape[1]).backward()
             optimizer.step()
         yield
     ensemble.unstack()
 
 
-def _loss(logits: Tensor, data: EvaluationData, rows: Int[Tensor, "networks batch"]) -> Float[Tensor, ""]:
+def _loss(
+    logits: Tensor, data: EvaluationData, rows: Int[Tensor, "networks batch"], temperature: float
+) -> Float[Tensor, ""]:
     """Sum of the rows' weighted losses over all networks: what one does has no part in the gradient of another."""
     if logits.shape[1:] != (data.num_classes,):
         rule = f"must give {data.num_classes} logits a sample"
         raise ValueError(checks.problem("network", rule, f"shape {tuple(logits.shape)}"))
-    losses = F.cross_entropy(logits, data.targets[rows].flatten(0, 1), reduction="none")
-    return losses @ data.weights[rows].flatten()
+    losses = F.cross_entropy(logits / temperature, data.targets[rows].flatten(0, 1), reduction="none")
+    return losses @ data.weights[rows].flatten() * temperature**2
 
 
 def _accuracy(network: nn.Module, data: EvaluationData) -> float:

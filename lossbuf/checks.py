@@ -43,6 +43,13 @@ def positive_float(name: str, value: object) -> float:
     return float(value)
 
 
+def non_negative_float(name: str, value: object) -> float:
+    """Return ``value`` as ``float``; raise ``ValueError`` unless it is finite and at least 0."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) < math.inf:
+        raise ValueError(problem(name, "must be a finite number of at least 0", repr(value)))
+    return float(value)
+
+
 def rate(name: str, value: object) -> float:
     """Return ``value`` as ``float``; raise ``ValueError`` unless it lies in [0, 1]."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:

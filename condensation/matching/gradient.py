@@ -14,6 +14,7 @@ from condensation.learning import Factory, Job, Learning, drawn_from, fresh_netw
 from condensation.matching.class_gradients import class_gradients, freeze_statistics
 from condensation.matching.distance import gradient_distance
 from condensation.siamese import SiameseAugmentation, changed_alike
+from condensation.subspace import reconstruction_error
 from lossbuf import architectures, checks
 
 _STATISTICS_ROWS = 16
@@ -54,6 +55,8 @@ class GradientMatching(Condenser):
             ones have longer gradients: .03 for 8.
         momentum: Of the images.
         lr_network: Of the networks, SGD.
+        reconstruction: What a class's :func:`~condensation.subspace.reconstruction_error` is multiplied by before it is
+            added to the distance of its gradients: the images are then to span what the real ones vary by, too.
         batch_size: Real images a class and step, and synthetic ones a step of the network's training.
         classes_at_once: Classes in one pass; by default all on a GPU and one on a CPU. What they are compared by stays
             in memory together. Above 1 the network must not draw anything.
@@ -67,7 +70,7 @@ class GradientMatching(Condenser):
 
     Attributes:
         images_: See :class:`~condensation.condenser.Condenser`, like ``labels_`` and ``classes_``.
-        losses_: Mean distance of an outer step by iteration, a class, shape ``(iterations,)``.
+        losses_: Mean loss of an outer step by iteration, a class, shape ``(iterations,)``.
 
     Source:
         Zhao, Mopuri, Bilen 2021, "Dataset Condensation with Gradient Matching"; Zhao, Bilen 2021, "Dataset Condensation
@@ -91,6 +94,7 @@ class GradientMatching(Condenser):
         lr: float = 0.1,
         momentum: float = 0.5,
         lr_network: float = 0.01,
+        reconstruction: float = 0.0,
         batch_size: int = 256,
         classes_at_once: int | None = None,
         rows_at_once: int | None = None,
@@ -109,6 +113,7 @@ class GradientMatching(Condenser):
         self.lr = lr
         self.momentum = momentum
         self.lr_network = lr_network
+        self.reconstruction = reconstruction
         self.batch_size = batch_size
         self.classes_at_once = classes_at_once
         self.rows_at_once = rows_at_once
@@ -135,6 +140,7 @@ class _Plan:
     lr: float
     momentum: float
     lr_network: float
+    reconstruction: float
     from_real: bool
     classes_at_once: int | None
     rows_at_once: int | None
@@ -152,6 +158,7 @@ class _Plan:
             checks.positive_float("lr", given.lr),
             checks.rate("momentum", given.momentum),
             checks.positive_float("lr_network", given.lr_network),
+            checks.non_negative_float("reconstruction", given.reconstruction),
             checks.one_of("init", init, ("noise", "real")) == "real",
             _at_once("classes_at_once", given.classes_at_once),
             _at_once("rows_at_once", given.rows_at_once),
@@ -197,7 +204,7 @@ class _Matching:
         return total / self.plan.outer_steps / self.real.num_classes
 
     def _step(self, network: nn.Module, generator: torch.Generator) -> Tensor:
-        """Compare the gradients, and move the images; the distance, summed over the classes."""
+        """Compare the gradients, and move the images; the loss, summed over the classes."""
         freeze_statistics(network, self.real.some(_STATISTICS_ROWS, generator).flatten(0, 1))
         x, weights = self.real.batch(self.plan.batch_size, generator)
         x, changed = changed_alike(self.augment, x, self.images, generator)
@@ -217,6 +224,8 @@ class _Matching:
             # A layer's outputs of all classes are so many rows; what has one dimension in the network counts nothing.
             pairs = [(a.flatten(0, 1), b.flatten(0, 1)) for a, b in zip(real, found, strict=True) if a.ndim > 2]
             distance = gradient_distance([a for a, _ in pairs], [b for _, b in pairs])
+            if self.plan.reconstruction:
+                distance = distance + self.plan.reconstruction * reconstruction_error(x[part], weights[part], chosen)
             (gradient[part],) = torch.autograd.grad(distance, chosen)
             total += distance.detach()
         if changed is self.images:

@@ -11,6 +11,7 @@ from condensation.matching.class_gradients import class_gradients, freeze_statis
 from condensation.matching.distance import gradient_distance
 from condensation.matching.gradient import GradientMatching, loops
 from condensation.siamese import SiameseAugmentation
+from condensation.subspace import reconstruction_error
 from lossbuf.networks import ConvNet
 from lossbuf.training import seeded
 from tests.reference import matching as reference
@@ -200,6 +201,28 @@ def linear(shape, classes):
     return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, classes))
 
 
+def test_the_error_of_reconstruction_is_added_and_falls():
+    x, y = digits()
+    usual = {"ipc": 2, "iterations": 30, "outer_steps": 1, "lr": 0.03}
+    without, some = (condenser(reconstruction=weight, **usual).fit(x, y) for weight in (0.0, 50.0))
+    standard = torch.from_numpy((x - x.mean()) / x.std()).float()
+
+    def error(found):
+        total = 0.0
+        for label in range(10):
+            images = torch.from_numpy(found.images_[found.labels_ == label])
+            real = standard[torch.from_numpy(y == label)].unsqueeze(0)
+            images = ((images - x.mean()) / x.std()).float().unsqueeze(0)
+            total += float(reconstruction_error(real, torch.ones(real.shape[:2]), images))
+        return total
+
+    assert error(some) < 0.9 * error(without)
+    first = [condenser(reconstruction=weight, **usual | {"iterations": 1}).fit(x, y) for weight in (0.0, 1.0, 2.0)]
+    none, one, two = (found.losses_[0] for found in first)
+    assert two - one == pytest.approx(one - none, rel=1e-3)
+    assert one > none
+
+
 @pytest.mark.usefixtures("no_shape_checks")
 @pytest.mark.parametrize(
     ("settings", "change", "message"),
@@ -207,6 +230,9 @@ def linear(shape, classes):
         ({"ipc": 0}, None, "`ipc`"),
         ({"iterations": 0}, None, "`iterations`"),
         ({"lr": -1.0}, None, "`lr`"),
+        ({"reconstruction": -1.0}, None, "`reconstruction`"),
+        ({"classes_at_once": 0}, None, "`classes_at_once`"),
+        ({"rows_at_once": 0}, None, "`rows_at_once`"),
         ({"init": "zeros"}, None, "`init`"),
         ({"network": lambda shape, classes: nn.Flatten()}, None, "`network`.*weights"),
         ({"network": linear}, None, "`network`.*drop"),
