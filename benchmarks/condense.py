@@ -40,13 +40,23 @@ from benchmarks import condense_report, results
 from benchmarks import data as datasets
 from benchmarks.coresets import METHODS as CORESETS
 from benchmarks.coresets import prepared
+from condensation import coresets
 from condensation.artifact import CondensedSet
 from condensation.augment import DC_MNIST, Augmentation
 from condensation.condenser import Condenser
+from condensation.coresets import NetworkFeatures
+from condensation.distillation import (
+    DatasetDistillation,
+    KnowledgeDistillation,
+    LabelDistillation,
+    evaluate_distilled,
+)
+from condensation.distillation.dataset import Xavier
 from condensation.evaluate import EvalSettings, Evaluation, evaluate
 from condensation.learning import Factory, Progress
 from condensation.matching import DistributionMatching, GradientMatching
 from condensation.siamese import SiameseAugmentation
+from condensation.subspace import LDAPCAImages, PCAImages
 from lossbuf import architectures, networks
 
 TABLES = {
@@ -107,7 +117,6 @@ class Small(NamedTuple):
 
     x: Tensor
     labels: Tensor
-    weights: Tensor | None = None
     learner: Condenser | None = None
 
 
@@ -162,6 +171,38 @@ def distribution_matching(settings: Settings) -> Condenser:
     )
 
 
+def dataset_distillation(settings: Settings) -> Condenser:
+    """DD."""
+    digits = settings.dataset == "digits"
+    return DatasetDistillation(
+        settings.ipc,
+        network=Xavier(NETWORKS[settings.network]),
+        iterations=_of(settings, METHODS[settings.method]),
+        lr=0.03 if digits else 0.01,
+        init_lr=0.001 if settings.dataset == "cifar10" else 0.02,
+        random_state=settings.seed,
+        progress=True,
+    )
+
+
+def label_distillation(settings: Settings) -> Condenser:
+    """LD, by ridge regression; larger steps on digits, where there are fewer."""
+    return LabelDistillation(
+        settings.ipc,
+        network=NETWORKS[settings.network],
+        iterations=_of(settings, METHODS[settings.method]),
+        lr=0.003 if settings.dataset == "digits" else 0.001,
+        random_state=settings.seed,
+        progress=True,
+    )
+
+
+def knowledge_distillation(settings: Settings) -> Condenser:
+    """KD: rows that herding chooses, and a teacher's labels."""
+    base = coresets.Herding(ipc=settings.ipc, features=NetworkFeatures())
+    return KnowledgeDistillation(base, random_state=settings.seed)
+
+
 METHODS: dict[str, Method] = {
     "random": Method(None),
     "herding": Method(None),
@@ -169,9 +210,14 @@ METHODS: dict[str, Method] = {
     "forgetting": Method(None),
     "random+": Method(None, augment=siamese),
     "herding+": Method(None, augment=siamese),
-    "dc": Method(lambda settings: gradient_matching(settings, None), 1000, 300),
-    "dsa": Method(lambda settings: gradient_matching(settings, siamese(settings.dataset)), 1000, 300, siamese),
-    "dm": Method(distribution_matching, 20_000, 1000, siamese),
+    "dc": Method(lambda settings: gradient_matching(settings, None), 1000, 150),
+    "dsa": Method(lambda settings: gradient_matching(settings, siamese(settings.dataset)), 1000, 150, siamese),
+    "dm": Method(distribution_matching, 20_000, 400, siamese),
+    "dd": Method(dataset_distillation, 23_600, 800),
+    "ld": Method(label_distillation, 19_600, 2000),
+    "kd": Method(knowledge_distillation),
+    "pca": Method(lambda settings: PCAImages(settings.ipc)),
+    "lda-pca": Method(lambda settings: LDAPCAImages(settings.ipc, random_state=settings.seed)),
 }
 
 
@@ -194,14 +240,28 @@ def learned(
         return end is not None and time.perf_counter() >= end
 
     learner = make(settings)
-    learner.device = device
+    if "device" in learner.get_params():
+        learner.device = device
     images, labels = learner.fit_resample(data.x.numpy(), data.labels.numpy(), checkpoint=state, callback=over)
     return Small(torch.from_numpy(images), torch.from_numpy(labels), learner=learner)
 
 
 def tested(small: Small, network: str, settings: Settings, data: datasets.Data, device: str | None) -> Evaluation:
     """Test accuracies of fresh networks trained on the set."""
-    wanted = EvalSettings(networks=settings.networks, epochs=settings.eval_epochs, seed=settings.seed, device=device)
+    told = None if small.learner is None else small.learner.condensed_set()
+    if told is not None and told.steps is not None:
+        factory, many = Xavier(NETWORKS[network]), settings.networks
+        return evaluate_distilled(
+            told, data.test_x, data.test_labels, network=factory, networks=many, seed=settings.seed, device=device
+        )
+    schedule = (told.schedule if told is not None else None) or {}
+    wanted = EvalSettings(
+        networks=settings.networks,
+        epochs=settings.eval_epochs,
+        temperature=schedule.get("temperature", 1.0),
+        seed=settings.seed,
+        device=device,
+    )
     return evaluate(
         small.x,
         small.labels,
@@ -209,7 +269,6 @@ def tested(small: Small, network: str, settings: Settings, data: datasets.Data, 
         data.test_labels,
         network=NETWORKS[network],
         num_classes=data.num_classes,
-        weights=small.weights,
         augment=METHODS[settings.method].augment(settings.dataset),
         settings=wanted,
         progress="evaluating",
@@ -280,7 +339,7 @@ def main(
     for name in [None] if table is None else _listed("table", table, TABLES):
         own_sets, own_methods = TABLES[name] if name else (("digits",), tuple(_listed("methods", methods, METHODS)))
         for each in own_sets if dataset is None else _listed("dataset", dataset, DATASETS):
-            small = "lenet" if each in ("mnist", "digits") else "alexnet"
+            small = {"digits": "mlp", "mnist": "lenet", "fashion-mnist": "lenet"}.get(each, "alexnet")
             for method in own_methods:
                 usual = "convnet2" if each == "digits" else "convnet3"
                 cells.append((each, method, network or (small if name == "dc3" or method in ("dd", "ld") else usual)))

@@ -33,6 +33,8 @@ def test_every_method_once_and_a_second_call_that_computes_nothing(tmp_path, mon
     assert {cell["settings"]["method"] for cell in cells} == set(condense.METHODS)
     for cell in cells:
         method, values = cell["settings"]["method"], cell["values"]
+        own = "mlp" if method in ("dd", "ld") else "convnet2"
+        assert cell["settings"]["network"] == own
         assert f"| digits | 1 | {method} |" in output
         assert values["size"] == 10
         assert {name: len(scores) for name, scores in values["accuracies"].items()} == {"convnet2": 2, "mlp": 2}
