@@ -31,8 +31,10 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import typer
 from joblib import Parallel, delayed
+from matplotlib.image import imsave
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -40,7 +42,7 @@ from benchmarks import condense_report, results
 from benchmarks import data as datasets
 from benchmarks.coresets import METHODS as CORESETS
 from benchmarks.coresets import prepared
-from condensation import coresets
+from condensation import coresets, pictures
 from condensation.artifact import CondensedSet
 from condensation.augment import DC_MNIST, Augmentation
 from condensation.condenser import Condenser
@@ -58,6 +60,7 @@ from condensation.matching import DistributionMatching, GradientMatching
 from condensation.siamese import SiameseAugmentation
 from condensation.subspace import LDAPCAImages, PCAImages
 from lossbuf import architectures, networks
+from lossbuf.files import write_whole
 
 TABLES = {
     "dc1": (("mnist", "fashion-mnist", "svhn", "cifar10"), ("random", "herding", "k-center", "forgetting", "dc")),
@@ -287,18 +290,25 @@ def compute(settings: Settings, device: str | None, folder: Path, out: Path) -> 
     values: dict[str, Any] = {"size": len(small.x), "seconds": seconds}
     if small.learner is not None:
         values["losses"] = [float(f"{loss:.4g}") for loss in small.learner.losses_]
-        save(small.learner.condensed_set(), data, out / "sets" / settings.name)
+        save(small.learner.condensed_set(), out / "sets" / settings.name)
     found = {network: tested(small, network, settings, data, device) for network in settings.test_on}
     values["accuracies"] = {network: list(each.accuracies) for network, each in found.items()}
     values["eval_seconds"] = {network: each.seconds for network, each in found.items()}
     return values
 
 
-def save(small: CondensedSet, data: datasets.Data, path: Path) -> None:
-    """The set as one file, and its picture. The data's own units are standardised, so that black and white are not 0
-    and 1: the picture is stretched."""
+def save(small: CondensedSet, path: Path) -> None:
+    """The set as one file, and a picture of up to ten images a class, a class a column, three times as large.
+
+    The data's own units are standardised, in which black and white are no whole numbers: the picture is stretched.
+    """
     small.save(path.with_suffix(".npz"))
-    replace(small, normalisation=None).save_images(path.with_suffix(".png"), per_class=10)
+    rows = F.pad(replace(small, normalisation=None).grid(10), (0, pictures.GAP, 0, pictures.GAP), value=255)
+    height, width = (size + pictures.GAP for size in small.x.shape[2:])
+    cells = rows.unflatten(1, (-1, height)).unflatten(3, (-1, width)).permute(0, 3, 2, 1, 4)
+    columns = cells.flatten(3).flatten(1, 2)[:, : -pictures.GAP, : -pictures.GAP]
+    large = columns.repeat_interleave(3, 1).repeat_interleave(3, 2)
+    write_whole(path.with_suffix(".png"), lambda file: imsave(file, pictures.rgb(large), format="png"))
 
 
 def run_cell(settings: Settings, device: str | None, folder: Path, out: Path, threads: int | None) -> None:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
 from typer.testing import CliRunner
 
 from benchmarks import condense, condense_report, condense_speed
@@ -72,6 +73,16 @@ def test_an_interrupted_cell_goes_on_and_time_ends_one(tmp_path, monkeypatch):
     run(tmp_path / "soon", *arguments, "--minutes", "0.0001")
     (cell,) = (tmp_path / "soon").glob("*.json")
     assert len(json.loads(cell.read_text())["values"]["losses"]) == 1
+
+
+def test_the_picture_has_a_class_a_column(tmp_path):
+    x = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 1, 4, 4).contiguous()
+    small = CondensedSet(x=x, labels=torch.tensor([0, 0, 1, 1, 2, 2]), method="DM")
+    condense.save(small, tmp_path / "set")
+    shown = imread(tmp_path / "set.png")[..., 0]
+    assert shown.shape == (3 * 10, 3 * 16)
+    np.testing.assert_allclose(shown[6::18, 6::18], [[0, 0.4, 0.8], [0.2, 0.6, 1]], atol=0.01)
+    assert CondensedSet.load(tmp_path / "set.npz").num_classes == 3
 
 
 def test_figures_beside_the_published():
