@@ -15,7 +15,7 @@ trained on with DSA's changes too, which is what DSA and DM must be compared wit
 step by step, as it was learned. Herding looks at the features of a network trained on all rows, Forgetting at its
 training.
 
-Iterations are the published ones, on digits fewer (see ``ITERATIONS``); ``--iterations`` and ``--minutes`` end earlier.
+Iterations are the published ones, on digits fewer (``METHODS``); ``--iterations`` and ``--minutes`` end earlier.
 A cell is one JSON file with its settings; one that is done with the same settings is skipped, one that was interrupted
 goes on from its checkpoint. The sets themselves and their pictures are written to ``sets/``.
 """
@@ -57,6 +57,7 @@ from condensation.distillation.dataset import Xavier
 from condensation.evaluate import EvalSettings, Evaluation, evaluate
 from condensation.learning import Factory, Progress
 from condensation.matching import DistributionMatching, GradientMatching
+from condensation.matching.gradient import loops
 from condensation.siamese import SiameseAugmentation
 from condensation.subspace import LDAPCAImages, PCAImages
 from lossbuf import architectures, networks
@@ -149,13 +150,22 @@ def _of(settings: Settings, method: Method) -> int:
 
 
 def gradient_matching(settings: Settings, augment: SiameseAugmentation | None) -> Condenser:
-    """DC, or DSA where there is an augmentation; smaller steps on digits, whose gradients are longer."""
+    """DC, or DSA where there is an augmentation.
+
+    On digits smaller steps, since gradients are longer; and few iterations, which are as many steps of the images for
+    all sizes and start at real ones.
+    """
+    digits = settings.dataset == "digits"
+    iterations = _of(settings, METHODS[settings.method])
+    if digits and settings.iterations is None:
+        iterations = max(1, iterations // loops(settings.ipc)[0])
     return GradientMatching(
         settings.ipc,
         augment=augment,
         network=NETWORKS[settings.network],
-        iterations=_of(settings, METHODS[settings.method]),
-        lr=0.03 if settings.dataset == "digits" else 0.1,
+        iterations=iterations,
+        init="real" if digits else None,
+        lr=0.03 if digits else 0.1,
         dtype=settings.dtype,
         random_state=settings.seed,
         progress=True,
@@ -213,8 +223,8 @@ METHODS: dict[str, Method] = {
     "forgetting": Method(None),
     "random+": Method(None, augment=siamese),
     "herding+": Method(None, augment=siamese),
-    "dc": Method(lambda settings: gradient_matching(settings, None), 1000, 150),
-    "dsa": Method(lambda settings: gradient_matching(settings, siamese(settings.dataset)), 1000, 150, siamese),
+    "dc": Method(lambda settings: gradient_matching(settings, None), 1000, 200),
+    "dsa": Method(lambda settings: gradient_matching(settings, siamese(settings.dataset)), 1000, 200, siamese),
     "dm": Method(distribution_matching, 20_000, 400, siamese),
     "dd": Method(dataset_distillation, 23_600, 800),
     "ld": Method(label_distillation, 19_600, 2000),

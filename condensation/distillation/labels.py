@@ -123,7 +123,8 @@ class LabelDistillation(Condenser):
         form: ``"ridge"`` or ``"second-order"``.
         network: Makes the networks, of nothing but parameters, and for ridge with a linear layer; by default
             :func:`~condensation.learning.plain_network`.
-        iterations: Steps of the labels; by default 400 epochs of 50,000 images, as published.
+        iterations: Steps of the labels; by default 400 epochs of 50,000 images, as published. For digits of 8x8 pixels
+            2000 with ``lr=0.003`` take a minute.
         lr: Of the labels, Adam.
         lr_network: Of the networks, Adam.
         lr_step: Of the step that is differentiated through, in the second-order form.

@@ -108,6 +108,12 @@ def test_an_iteration_of_ridge_is_that_of_the_formula():
         torch.testing.assert_close(value.detach(), parameters[number].detach() - step)
 
 
+def test_every_parameter_of_ridge_moves_at_its_rate():
+    form = _Ridge(small(), 1.0, problem()[0][:1], 3)
+    rates = {id(value): group["lr"] for group in form.groups(0.3) for value in group["params"]}
+    assert rates == {id(value): 0.01 if value is form.scale else 0.3 for value in form.parameters()}
+
+
 def test_labels_become_probabilities():
     labels = torch.randn(50, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels[0] = -1
