@@ -37,6 +37,7 @@ def settings(**changed):
     return pipeline.Settings(**{**usual, **changed})
 
 
+@pytest.mark.slow
 def test_every_cell_its_set_and_a_second_call_that_computes_nothing(tmp_path, monkeypatch):
     output = run(tmp_path)
     cells = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
