@@ -309,3 +309,26 @@ def _numbers(values: NDArray[Any]) -> NDArray[Any]:
     """Of a type that torch knows."""
     narrow = values.dtype.itemsize <= 2 or values.dtype == np.float32
     return np.require(values, np.float32 if narrow else np.float64, ["C", "W"])
+
+
+def last_input(network: nn.Module, x: Tensor) -> Float[Tensor, "batch num_features"]:
+    """What the network's last linear layer is given; can be differentiated in ``x``.
+
+    Raises:
+        ValueError: If no linear layer is called.
+    """
+    given: list[Tensor] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+        for module in network.modules()
+        if isinstance(module, nn.Linear)
+    ]
+    try:
+        network(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not given:
+        rule = "must have a linear layer, whose input the features are"
+        raise ValueError(checks.problem("network", rule, type(network).__name__))
+    return given[-1]

@@ -1,4 +1,4 @@
-"""The snippets of docs/coresets.md run as written."""
+"""The snippets of docs/coresets.md and docs/condensation.md run as written, those that learn with few iterations."""
 
 import re
 from pathlib import Path
@@ -9,11 +9,11 @@ from sklearn.datasets import load_digits
 from lossbuf.networks import ConvNet
 from lossbuf.training import TrainSettings, build, train
 
-PAGE = Path(__file__).parents[1] / "docs" / "coresets.md"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
-def snippets() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+def snippets(page: str = "coresets.md") -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
 
 
 def digits() -> tuple:
@@ -60,3 +60,24 @@ def test_training_on_a_coreset_chosen_anew():
     chosen = scope["repicking"].chosen
     assert chosen is not None
     assert 290 <= len(chosen.indices) <= 310
+
+
+def test_a_set_is_learned_saved_and_trained_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x, y = digits()
+    learn, test, _ = snippets("condensation.md")
+    scope = {"X": x[:500], "y": y[:500], "X_test": x[500:], "y_test": y[500:]}
+    assert "ipc=1," in learn
+    exec(learn.replace("ipc=1,", "ipc=1, iterations=2, init='real', lr=0.01, batch_size=16,"), scope)
+    assert scope["images"].shape == (10, 1, 8, 8)
+    assert sorted(scope["labels"]) == list(range(10))
+    exec(test, scope)
+    assert scope["found"].mean > 0.3
+
+
+def test_noisy_rows_to_a_small_set():
+    x, y = digits()
+    scope = {"X": x, "y": y}
+    exec(snippets("condensation.md")[2], scope)
+    assert len(scope["small"]) == 100
+    assert scope["small"].provenance.cleaning.name == "LossBufferSelector"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from condensation.condenser import Batch, Condenser, Learned, RealImages
+from condensation.features import last_input
 from condensation.learning import (
     Factory,
     Job,
@@ -22,7 +23,6 @@ from condensation.learning import (
     fresh_network,
     plain_network,
 )
-from condensation.matching.distribution import last_input
 from lossbuf import checks
 
 _FORMS = ("ridge", "second-order")

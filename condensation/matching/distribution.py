@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from condensation.condenser import Condenser, Learned, RealImages
+from condensation.features import last_input
 from condensation.learning import Factory, Job, Learning, drawn_from, fresh_network
 from condensation.siamese import SiameseAugmentation, changed_alike
 from lossbuf import architectures, checks
@@ -123,26 +124,3 @@ class DistributionMatching(Condenser):
         learning.learn(iterate, iterations, self.progress)
         self.losses_ = np.array(learning.losses)
         return Learned(images)
-
-
-def last_input(network: nn.Module, x: Tensor) -> Float[Tensor, "batch num_features"]:
-    """What the network's last linear layer is given; can be differentiated in ``x``.
-
-    Raises:
-        ValueError: If no linear layer is called.
-    """
-    given: list[Tensor] = []
-    hooks = [
-        module.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
-        for module in network.modules()
-        if isinstance(module, nn.Linear)
-    ]
-    try:
-        network(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not given:
-        rule = "must have a linear layer, whose input the features are"
-        raise ValueError(checks.problem("network", rule, type(network).__name__))
-    return given[-1]

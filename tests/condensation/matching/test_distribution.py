@@ -7,8 +7,9 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from condensation.coresets import Random
+from condensation.features import last_input
 from condensation.matching import DistributionMatching
-from condensation.matching.distribution import last_input, mean_distance
+from condensation.matching.distribution import mean_distance
 from condensation.siamese import SiameseAugmentation
 from lossbuf.networks import ConvNet
 from lossbuf.training import seeded
