@@ -22,6 +22,7 @@ goes on from its checkpoint. The sets themselves and their pictures are written 
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -395,4 +396,5 @@ def _listed(name: str, text: str, known: Any) -> list[str]:
 
 
 if __name__ == "__main__":
-    app()
+    # Not this module's own: workers find functions by the name of their module, and __main__ is another one there.
+    importlib.import_module("benchmarks.condense").app()

@@ -24,6 +24,7 @@ A cell is one JSON file; one that is done with the same settings is skipped.
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -284,4 +285,5 @@ def _listed(name: str, text: str, known: Any) -> list[str]:
 
 
 if __name__ == "__main__":
-    app()
+    # Not this module's own: workers find functions by the name of their module, and __main__ is another one there.
+    importlib.import_module("benchmarks.coresets").app()

@@ -37,6 +37,7 @@ checkpoint. The sets, each with the rows it came from and how they were cleaned,
 
 from __future__ import annotations
 
+import importlib
 import time
 import warnings
 from collections.abc import Callable
@@ -358,4 +359,5 @@ def _listed(name: str, text: str, known: Any) -> list[str]:
 
 
 if __name__ == "__main__":
-    app()
+    # Not this module's own: workers find functions by the name of their module, and __main__ is another one there.
+    importlib.import_module("benchmarks.pipeline").app()

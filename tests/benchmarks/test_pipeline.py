@@ -1,6 +1,8 @@
 """The benchmark from noisy rows to a small set, at its smallest."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -153,3 +155,24 @@ def test_bad_options(arguments):
     found = runner.invoke(pipeline.app, arguments)
     assert found.exit_code == 2
     assert "must be among" in found.output
+
+
+@pytest.mark.slow
+def test_as_a_command_with_several_workers(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.pipeline",
+        "--jobs",
+        "2",
+        "--methods",
+        "random",
+        "--cleaners",
+        "none,oracle",
+    ]
+    small = ["--networks", "1", "--eval-epochs", "1", "--subset", "150", "--device", "cpu", "--out", str(tmp_path)]
+    found = subprocess.run(
+        [*command, *small], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False
+    )
+    assert found.returncode == 0, found.stderr
+    assert len(list(tmp_path.glob("*.json"))) == 2
