@@ -170,7 +170,7 @@ def test_as_a_command_with_several_workers(tmp_path):
         "--cleaners",
         "none,oracle",
     ]
-    small = ["--networks", "1", "--eval-epochs", "1", "--subset", "150", "--device", "cpu", "--out", str(tmp_path)]
+    small = ["--networks", "2", "--eval-epochs", "1", "--subset", "150", "--device", "cpu", "--out", str(tmp_path)]
     found = subprocess.run(
         [*command, *small], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False
     )
