@@ -15,7 +15,9 @@ trained on with DSA's changes too, which is what DSA and DM must be compared wit
 step by step, as it was learned. Herding looks at the features of a network trained on all rows, Forgetting at its
 training.
 
-Iterations are the published ones, on digits fewer (``METHODS``); ``--iterations`` and ``--minutes`` end earlier.
+Iterations and rates are the published ones. On digits there are fewer iterations (``METHODS``), DC starts at real
+images as DSA does, and rates suit 8x8 pixels. ``--iterations`` and ``--minutes`` end earlier.
+
 A cell is one JSON file with its settings; one that is done with the same settings is skipped, one that was interrupted
 goes on from its checkpoint. The sets themselves and their pictures are written to ``sets/``.
 """
@@ -36,11 +38,11 @@ import torch.nn.functional as F
 import typer
 from joblib import Parallel, delayed
 from matplotlib.image import imsave
-from rich.console import Console
 from torch import Tensor, nn
 
 from benchmarks import condense_report, results
 from benchmarks import data as datasets
+from benchmarks.command import data_or_exit, listed
 from benchmarks.coresets import METHODS as CORESETS
 from benchmarks.coresets import prepared
 from condensation import coresets, pictures
@@ -357,26 +359,23 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/condense"),
 ) -> None:
     cells: list[tuple[str, str, str]] = []
-    for name in [None] if table is None else _listed("table", table, TABLES):
-        own_sets, own_methods = TABLES[name] if name else (("digits",), tuple(_listed("methods", methods, METHODS)))
-        for each in own_sets if dataset is None else _listed("dataset", dataset, DATASETS):
+    for name in [None] if table is None else listed("table", table, TABLES):
+        own_sets, own_methods = TABLES[name] if name else (("digits",), tuple(listed("methods", methods, METHODS)))
+        for each in own_sets if dataset is None else listed("dataset", dataset, DATASETS):
             small = {"digits": "mlp", "mnist": "lenet", "fashion-mnist": "lenet"}.get(each, "alexnet")
             for method in own_methods:
                 usual = "convnet2" if each == "digits" else "convnet3"
                 cells.append((each, method, network or (small if name == "dc3" or method in ("dd", "ld") else usual)))
-    for chosen_network in [network] if network else []:
-        _listed("network", chosen_network, NETWORKS)
+    if network:
+        listed("network", network, NETWORKS)
     folder = data_dir or datasets.default_folder()
-    try:
+    with data_or_exit():
         for name in dict.fromkeys(name for name, _, _ in cells):
             datasets.load(name, folder, subset)
-    except datasets.DataError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False)
-        raise typer.Exit(2) from error
     todo = [
         Settings(
             dataset=name, method=method, ipc=size, seed=seed, network=own, networks=networks, eval_epochs=eval_epochs,
-            test_on=tuple(_listed("test-on", test_on, NETWORKS)) if test_on else (own,),
+            test_on=tuple(listed("test-on", test_on, NETWORKS)) if test_on else (own,),
             iterations=iterations if METHODS[method].make else None, minutes=minutes if METHODS[method].make else None,
             dtype=dtype, subset=subset,
         )
@@ -385,14 +384,6 @@ def main(
     threads = 1 if jobs > 1 else None
     Parallel(n_jobs=jobs)(delayed(run_cell)(settings, device, folder, out, threads) for settings in todo)
     condense_report.show(out)
-
-
-def _listed(name: str, text: str, known: Any) -> list[str]:
-    parts = [part.strip() for part in text.split(",")]
-    unknown = [part for part in parts if part not in known]
-    if unknown:
-        raise typer.BadParameter(f"must be among {', '.join(known)}, got {unknown[0]!r}", param_hint=f"--{name}")
-    return parts
 
 
 if __name__ == "__main__":

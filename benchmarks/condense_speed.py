@@ -42,6 +42,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import results
+from benchmarks.command import listed
 from benchmarks.coreset_report import markdown
 from condensation.evaluate import EvalSettings, evaluate
 from condensation.learning import Progress
@@ -298,9 +299,7 @@ def main(
 ) -> None:
     """Time an iteration of gradient matching, part by part, beside the published code."""
     cells: dict[str, dict[str, Any]] = {}
-    for name in case.split(","):
-        if name not in CASES:
-            raise typer.BadParameter(f"must be among {', '.join(CASES)}, got {name!r}", param_hint="--case")
+    for name in listed("case", case, CASES):
         settings = {"case": name, "repeats": repeats, "evaluate_every": evaluate_every, "device": device,
                     "reference": reference is not None}  # fmt: skip
         one = Case.of(*CASES[name], torch.device(device))

@@ -37,11 +37,11 @@ import numpy as np
 import torch
 import typer
 from joblib import Parallel, delayed
-from rich.console import Console
 from torch import Tensor, nn
 
 from benchmarks import coreset_report, coreset_speed, results
 from benchmarks import data as datasets
+from benchmarks.command import data_or_exit, listed
 from benchmarks.labels import noisy_labels
 from condensation import coresets
 from condensation.augment import DC_MNIST
@@ -244,15 +244,12 @@ def main(
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data; by default LOSSBUF_DATA.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/coresets"),
 ) -> None:
-    tables, names = _listed("table", table, TABLES), _listed("dataset", dataset, EPOCHS)
-    chosen, sizes = _listed("methods", methods, METHODS), [int(size) for size in ipc.split(",")]
+    tables, names = listed("table", table, TABLES), listed("dataset", dataset, EPOCHS)
+    chosen, sizes = listed("methods", methods, METHODS), [int(size) for size in ipc.split(",")]
     folder = data_dir or datasets.default_folder()
-    try:
+    with data_or_exit():
         for name in names:
             datasets.load(name, folder, subset)
-    except datasets.DataError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False)
-        raise typer.Exit(2) from error
     plan = partial(Settings, subset=subset, eval_epochs=eval_epochs or 300)
     groups: list[list[Settings]] = []  # cells that share a training
     if "accuracy" in tables:
@@ -274,14 +271,6 @@ def main(
     if "growth" in tables:
         coreset_speed.growth(out)
     coreset_report.show(out)
-
-
-def _listed(name: str, text: str, known: Any) -> list[str]:
-    parts = [part.strip() for part in text.split(",")]
-    unknown = [part for part in parts if part not in known]
-    if unknown:
-        raise typer.BadParameter(f"must be among {', '.join(known)}, got {unknown[0]!r}", param_hint=f"--{name}")
-    return parts
 
 
 if __name__ == "__main__":

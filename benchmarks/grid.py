@@ -38,6 +38,7 @@ from torch import Tensor, nn
 
 from benchmarks import data as datasets
 from benchmarks import grid_report, metrics, results
+from benchmarks.command import data_or_exit, listed
 from benchmarks.labels import noisy_labels
 from benchmarks.peers import Found, Task, aum, confident_learning, watching
 from lossbuf import networks
@@ -246,10 +247,7 @@ def main(
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data; by default LOSSBUF_DATA.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/grid"),
 ) -> None:
-    names = [name.strip() for name in dataset.split(",")]
-    unknown = [name for name in names if name not in PRESETS]
-    if unknown:
-        raise typer.BadParameter(f"must be among {', '.join(PRESETS)}, got {unknown[0]!r}", param_hint="--dataset")
+    names = listed("dataset", dataset, PRESETS)
     kinds = list(NOISE) if noise == "all" else [_kind(part) for part in noise.split(",")]
     todo = [
         settings_of(name, kind, rate, seed, full, batch_size, lr)
@@ -258,12 +256,9 @@ def main(
         if seeds is not None or seed < first_seed + PRESETS[name].seeds
         for kind, rate in kinds
     ]
-    try:
+    with data_or_exit():
         for name in names:
             datasets.load(name, data_dir, None if full else PRESETS[name].subset)
-    except datasets.DataError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False)
-        raise typer.Exit(2) from error
     threads = 1 if jobs > 1 else None
     Parallel(n_jobs=jobs, verbose=1 if Console().is_terminal else 0)(
         delayed(run_cell)(settings, out, device, data_dir, threads) for settings in todo

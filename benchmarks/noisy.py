@@ -26,13 +26,13 @@ import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
-from rich.console import Console
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from benchmarks import data as datasets
 from benchmarks import metrics, report, results
-from benchmarks.labels import LabelFileError, noisy_labels
+from benchmarks.command import data_or_exit
+from benchmarks.labels import noisy_labels
 from lossbuf import networks, thresholds
 from lossbuf.callback import LossBufferCallback, LossBufferWarning
 from lossbuf.files import write_whole
@@ -346,16 +346,13 @@ def main(
         subset=(preset.subset if subset is None else subset) or None,
         label_file=None if label_file is None else label_file.name,
     )
-    try:
+    with data_or_exit():
         loaded = datasets.load(dataset, data_dir, settings.subset)
         name = f"{loaded.name}-{noise_kind}-{noise:g}-{results.short_hash(asdict(settings))}"
         runs = [
             SeedRun(loaded, settings, seed, out / name, device=device, label_file=label_file)
             for seed in range(first_seed, first_seed + (seeds or preset.seeds))
         ]
-    except (datasets.DataError, LabelFileError) as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False)
-        raise typer.Exit(2) from error
     cells = [(run, *cell) for run in runs for cell in run.cells(methods)]
     for run, cell_name, compute in tqdm(cells, desc="cells", disable=None):
         run.run(cell_name, compute)

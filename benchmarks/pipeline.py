@@ -52,12 +52,12 @@ import torch
 import typer
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from rich.console import Console
 from sklearn.frozen import FrozenEstimator
 from torch import Tensor, nn
 
 from benchmarks import data as datasets
 from benchmarks import pipeline_report, results
+from benchmarks.command import data_or_exit, listed
 from benchmarks.condense import no_augmentation, siamese
 from benchmarks.coresets import EPOCHS, PLANTED
 from benchmarks.labels import noisy_labels
@@ -326,15 +326,12 @@ def main(
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data; by default LOSSBUF_DATA.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/pipeline"),
 ) -> None:
-    names, kinds = _listed("dataset", dataset, EPOCHS), _listed("noise-kind", noise_kind, NOISE_KINDS)
-    cleaning, chosen = _listed("cleaners", cleaners, CLEANERS), _listed("methods", methods, METHODS)
+    names, kinds = listed("dataset", dataset, EPOCHS), listed("noise-kind", noise_kind, NOISE_KINDS)
+    cleaning, chosen = listed("cleaners", cleaners, CLEANERS), listed("methods", methods, METHODS)
     folder = data_dir or datasets.default_folder()
-    try:
+    with data_or_exit():
         for name in names:
             datasets.load(name, folder, subset)
-    except datasets.DataError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False)
-        raise typer.Exit(2) from error
     todo = [
         Settings(
             dataset=name, noise_kind=kind, noise=noise, cleaner=cleaner, method=method, ipc=size, seed=seed,
@@ -348,14 +345,6 @@ def main(
     threads = 1 if jobs > 1 else None
     Parallel(n_jobs=jobs)(delayed(run_cell)(settings, device, folder, out, threads) for settings in todo)
     pipeline_report.show(out)
-
-
-def _listed(name: str, text: str, known: Any) -> list[str]:
-    parts = [part.strip() for part in text.split(",")]
-    unknown = [part for part in parts if part not in known]
-    if unknown:
-        raise typer.BadParameter(f"must be among {', '.join(known)}, got {unknown[0]!r}", param_hint=f"--{name}")
-    return parts
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from scipy.special import expit
 
 from benchmarks import data as datasets
 from benchmarks import grid, results
+from benchmarks.command import data_or_exit
 from lossbuf import planted
 from lossbuf.callback import LossBufferCallback, LossBufferWarning
 from lossbuf.files import write_whole
@@ -154,11 +155,8 @@ def main(
 ) -> None:
     if dataset not in grid.PRESETS:
         raise typer.BadParameter(f"must be one of {', '.join(grid.PRESETS)}, got {dataset!r}", param_hint="--dataset")
-    try:
+    with data_or_exit():
         datasets.load(dataset, data_dir, grid.PRESETS[dataset].subset)
-    except datasets.DataError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False)
-        raise typer.Exit(2) from error
     todo = [
         grid.settings_of(dataset, kind, rate, seed)
         for seed in range(first_seed, first_seed + seeds)

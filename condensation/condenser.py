@@ -206,6 +206,8 @@ class Condenser(BaseEstimator, metaclass=ABCMeta):
         standard, counts = ((x - mean) / deviation).to(device), torch.from_numpy(weights).to(device)
         real = RealImages(standard, labels.to(device), counts, images)
         learned = self._condense(real, Job(seed, device, None if checkpoint is None else Path(checkpoint), callback))
+        for name in ("sample_indices_", "sample_weight_"):  # of an earlier fit, which this one may not have
+            vars(self).pop(name, None)
         if learned.rows is None:
             self.images_ = (learned.images.detach().cpu().flatten(0, 1) * deviation + mean).numpy()
         else:  # as they were given, without rounding

@@ -390,3 +390,15 @@ def test_a_temperature_needs_soft_labels():
     evaluate(x, F.one_hot(labels).float(), x, labels, settings=EvalSettings(epochs=1, temperature=4.0, device="cpu"))
     with pytest.raises(ValueError, match="`temperature` must"):
         EvalSettings(temperature=0.0)
+
+
+def test_a_second_fit_forgets_the_rows_and_weights_of_the_first():
+    x, y = load_digits(return_X_y=True)
+    x, y = x[:100].reshape(-1, 1, 8, 8), y[:100]
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    learner = KnowledgeDistillation(Craig(ipc=1), teacher=teacher, random_state=0).fit(x, y)
+    assert len(learner.sample_indices_) == len(learner.sample_weight_) == 10
+    learner.set_params(base=PCAImages(1)).fit(x, y)
+    assert not hasattr(learner, "sample_indices_")
+    assert not hasattr(learner, "sample_weight_")
+    assert learner.condensed_set().synthetic
