@@ -21,6 +21,7 @@ from lossbuf import checks
 
 # Not typing.Self, which beartype does not take on a method by itself.
 _Fitted = TypeVar("_Fitted", bound="RowSelector")
+_Select = Callable[[NDArray[Any], Tensor, NDArray[Any]], NDArray[np.int64]]
 
 
 class RowSelector(BaseEstimator, metaclass=ABCMeta):
@@ -105,13 +106,14 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
         mask[self.sample_indices_] = True
         return mask
 
-    def _fit(self, X: Any, y: Any) -> None:
+    def _fit(self, X: Any, y: Any, select: _Select | None = None) -> None:
+        """Choose by ``select``, by default the subclass's ``_select``."""
         X_array, y_array = self._samples(X, _as_array(y))
         check_classification_targets(y_array)
         encoder = LabelEncoder()
         labels = torch.from_numpy(np.asarray(encoder.fit_transform(y_array), dtype=np.int64))
         classes: NDArray[Any] = np.asarray(encoder.classes_)
-        chosen = self._select(X_array, labels, classes)
+        chosen = (select or self._select)(X_array, labels, classes)
         self.classes_, self.sample_indices_ = classes, chosen
         self._n_samples, self._fitted_on = len(X_array), _fingerprint(X_array)
 

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
+from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
 from lossbuf.data import standardised
 from lossbuf.networks import default_network
@@ -17,6 +19,7 @@ from lossbuf.posterior import default_warmup
 from lossbuf.selectors.base import RowSelector
 from lossbuf.thresholds import CutRule
 from lossbuf.training import TrainSettings, build, train
+from lossbuf.verdict import Verdict
 from lossbuf.weighting import soft_weights
 
 
@@ -136,13 +139,52 @@ class LossBufferSelector(RowSelector):
         make = self.module or default_network
         network = build(lambda: make(tuple(x.shape[1:]), num_classes), settings)
         train(network, x, labels, settings, callback=callback, progress="training" if self.progress else None)
-        self.callback_, self.module_ = callback.cpu(), network
-        verdict = callback.verdict()
+        return self._take(callback.cpu(), network, callback.verdict(), classes)
+
+    def _take(
+        self, callback: LossBufferCallback, network: nn.Module, verdict: Verdict, classes: NDArray[Any]
+    ) -> NDArray[np.int64]:
+        """Keep what a training said; the rows to keep."""
+        self.callback_, self.module_ = callback, network
         self.scores_ = verdict.suspicion
         self.noise_rate_ = verdict.cut.noise_rate
         self.noise_rate_interval_ = verdict.noise_rate_interval
         self.transition_ = verdict.transition
         self.planted_found_ = None if verdict.planted is None else verdict.planted.found
         self.sample_weight_ = soft_weights(verdict.suspicion, verdict.cut)
-        self.suggested_labels_ = classes[verdict.suggested(labels.numpy())]
+        self.suggested_labels_ = classes[verdict.suggested(callback.dynamics.labels.numpy())]
         return np.flatnonzero(~verdict.cut.suspect_mask)
+
+    @classmethod
+    def from_training(
+        cls, callback: LossBufferCallback, module: nn.Module, X: Any, y: Any, *, verdict: Verdict | None = None
+    ) -> LossBufferSelector:
+        """A fitted selector from a training of your own, for what asks for one, as a pipeline of condensation does.
+
+        Args:
+            callback: What the training was seen to do; it moves to the CPU.
+            module: The network, which takes ``X`` as :func:`~lossbuf.data.standardised` gives it.
+            X: Samples, as :meth:`fit` takes them.
+            y: Their labels: integers or strings, in whose sorted order ``callback`` numbers them.
+            verdict: On the labels, by default the callback's.
+
+        Raises:
+            ValueError: If the callback is not of these labels.
+        """
+        selector = cls(
+            epochs=max(callback.epoch, 1),
+            rank_by=callback.rank_by,
+            cut=callback.cut,
+            mode=callback.mode,
+            warmup=callback.warmup,
+            window=callback.rings.window,
+        )
+
+        def select(_: NDArray[Any], labels: Tensor, classes: NDArray[Any]) -> NDArray[np.int64]:
+            if not torch.equal(labels, callback.dynamics.labels.cpu()):
+                raise ValueError(checks.problem("y", "must be the labels that `callback` was made for", "others"))
+            return selector._take(callback.cpu(), module, verdict or callback.verdict(), classes)
+
+        selector._fit(X, y, select)
+        selector._transforms = True
+        return selector

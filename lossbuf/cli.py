@@ -1,0 +1,201 @@
+"""``lossbuf scan`` and ``lossbuf apply``: from labels as they are to labels that were looked at.
+
+Exit status: 0 all is done; 2 an option or the input is wrong, with a line that says what; 130 stopped by Ctrl-C, with
+what was done kept; 1 anything else, such as a full disk. Results go to files and one line to standard output, all else
+to standard error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import lossbuf
+from lossbuf.inputs import InputError, LabelledData, ReadSettings, read_labelled
+
+if TYPE_CHECKING:
+    from lossbuf.scan import Scan
+
+app = typer.Typer(
+    help="Find wrong labels in one training, look at them, correct them; shrink what is left to a small set.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(stderr=True, highlight=False)
+
+Source = Annotated[Path, typer.Argument(help="Image folder (a subfolder a class), .csv, .tsv, .parquet or .npz.")]
+Label = Annotated[str | None, typer.Option(help="Column, or array, of labels. [default: a usual name]")]
+ImageColumn = Annotated[
+    str | None, typer.Option("--image", help="Column of image paths, or none. [default: a usual name]")
+]
+RowId = Annotated[str | None, typer.Option("--id", help="Column, or array, of row names.")]
+Size = Annotated[
+    int | None, typer.Option("--image-size", min=4, help="Pixels that images are brought to. [default: at most 64]")
+]
+Links = Annotated[bool, typer.Option("--follow-links", help="Read what links out of the folder lead to.")]
+Device = Annotated[str | None, typer.Option(help="Where to train. [default: the GPU where there is one]")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote.")]
+
+
+@contextmanager
+def told_errors(stopped: str = "Nothing was written.") -> Iterator[None]:
+    """What goes wrong is told in one line, with an exit status that a script can rely on.
+
+    Args:
+        stopped: What to say after Ctrl-C.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(f"stopped. {escape(stopped)}")
+        raise typer.Exit(130) from None
+    except (InputError, ValueError) as error:
+        console.print(f"[red]error:[/red] {escape(str(error))}")
+        raise typer.Exit(2) from error
+    except (OSError, RuntimeError, MemoryError) as error:
+        console.print(f"[red]error:[/red] {escape(str(error) or type(error).__name__)}")
+        raise typer.Exit(1) from error
+
+
+def read_told(source: Path, settings: ReadSettings) -> LabelledData:
+    """Read the source, and tell what a user should know of it."""
+    data = read_labelled(source, settings)
+    kind = "images" if data.has_images else "rows"
+    console.print(f"{len(data):,} {kind} of {len(data.class_names):,} classes in {escape(str(source))}")
+    for note in data.notes:
+        console.print(f"[yellow]note:[/yellow] {escape(note)}")
+    for name, reason in data.skipped[:5]:
+        console.print(f"[yellow]skipped:[/yellow] {escape(name)}: {escape(reason)}")
+    if len(data.skipped) > 5:
+        console.print(f"[yellow]skipped:[/yellow] and {len(data.skipped) - 5:,} more")
+    return data
+
+
+@app.callback()
+def about() -> None:
+    """Find wrong labels in one training, look at them, correct them; shrink what is left to a small set."""
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(lossbuf.__version__)
+
+
+@app.command()
+def scan(
+    path: Source,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    label: Label = None,
+    image: ImageColumn = None,
+    row_id: RowId = None,
+    image_size: Size = None,
+    follow_links: Links = False,
+    network: Annotated[str, typer.Option(help="auto, mlp, convnet, resnet9 or resnet18.")] = "auto",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 20,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows a step.")] = 128,
+    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 0.05,
+    augment: Annotated[bool, typer.Option(help="Shift images at random.")] = True,
+    noise_rate: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of wrong labels, if known. [default: estimated]")
+    ] = None,
+    max_fdr: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Largest share of right labels among the suspects.")
+    ] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Take the worst TOP rows for suspects.")] = None,
+    planted: Annotated[
+        float, typer.Option(min=0, max=0.2, help="Share of labels to get wrong on purpose, to see how many are found.")
+    ] = 0.0,
+    seed: Seed = 0,
+    device: Device = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a scan that was stopped.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Find wrong labels: train once, and write issues.csv, clean.csv, report.html and summary.json."""
+    from lossbuf.scan import ScanFolder, ScanSettings
+    from lossbuf.scan import scan as run
+
+    with told_errors("The training up to its last whole epoch is kept: the same command with --resume goes on."):
+        settings = ScanSettings(
+            network=network,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            augment=augment,
+            noise_rate=noise_rate,
+            max_fdr=max_fdr,
+            top=top,
+            planted=planted,
+            seed=seed,
+            device=device,
+        )
+        read = ReadSettings(label=label, image=image, row_id=row_id, image_size=image_size, follow_links=follow_links)
+        data = read_told(path, read)
+        folder = ScanFolder(out)
+        folder.begin(path, data, read, settings, resume=resume, overwrite=overwrite)
+        result = run(data, settings, checkpoint=folder.state, progress=True)
+        folder.write(result, path)
+        _tell(result, folder.path)
+
+
+def _tell(result: Scan, out: Path) -> None:
+    verdict, data = result.verdict, result.data
+    for doubt in result.doubts:
+        console.print(f"[yellow]doubt:[/yellow] {escape(doubt)}")
+    table = Table(title="Most suspect", title_justify="left")
+    for name in ("id", "given", "suggested", "wrong with probability"):
+        table.add_column(name, justify="right" if name.startswith("wrong") else "left", overflow="fold")
+    columns = ["id", "given_label", "suggested_label", "wrong_probability"]
+    for name, given, suggested, wrong in result.table.query("is_suspect").head(5)[columns].to_numpy():
+        texts = (str(name), data.class_names[given], data.class_names[suggested])
+        table.add_row(*map(escape, texts), f"{wrong:.3f}")
+    if table.row_count:
+        console.print(table)
+    console.print(f"Open {escape(str(out / 'report.html'))} to look through them.")
+    low, high = verdict.noise_rate_interval or (verdict.noise_rate, verdict.noise_rate)
+    suspects = int(result.suspect_mask.sum())
+    typer.echo(
+        f"{suspects} suspects of {len(data)} rows; noise rate {verdict.noise_rate:.3f} ({low:.3f} to {high:.3f}); {out}"
+    )
+
+
+@app.command()
+def apply(
+    scan: Annotated[Path, typer.Argument(help="Folder of a finished scan.")],
+    decisions: Annotated[
+        Path | None, typer.Argument(help="CSV from the scan's page; without it none is decided.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="CSV file to write: id, label, given_label, decision.")] = Path(
+        "labels.csv"
+    ),
+    undecided: Annotated[str, typer.Option(help="What becomes of other suspects: keep, drop or relabel.")] = "keep",
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the labels of all rows with the decisions carried out."""
+    from lossbuf.safe_csv import write_csv
+    from lossbuf.scan.decisions import corrected_labels
+
+    with told_errors():
+        labels = corrected_labels(scan, decisions, undecided=undecided)
+        check_free(out, overwrite)
+        write_csv(out, labels)
+        changed = int(np.sum(labels["label"].to_numpy() != labels["given_label"].to_numpy()))
+        typer.echo(f"{len(labels)} labels, {changed} of them changed; {out}")
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Raise ``InputError`` where there is such a file already."""
+    if path.is_dir():
+        raise InputError(f"{path} must be a file to write, got a folder.")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} is there already: choose another name, or `--overwrite`.")

@@ -1,0 +1,174 @@
+"""Pictures of any mode and size, brought to one array; those that cannot be read are listed."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MOST_PIXELS = 100_000_000
+"""A picture with more is not decoded."""
+
+LARGEST_SIDE = 64
+"""Height and width that larger pictures are brought to, unless another size is asked for."""
+
+SUFFIXES = frozenset(
+    (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
+)
+"""Endings of files that are taken for pictures, in lower case."""
+
+
+class Pictures(NamedTuple):
+    """Pictures that could be read.
+
+    Attributes:
+        x: Uint8, shape ``(n_read, channels, height, width)``, one channel where all are grey, else red, green, blue.
+        read: Which of the sources they are, ascending, shape ``(n_read,)``.
+        skipped: (place among the sources, reason) of the others.
+        note: How their size was changed; empty where it was not.
+    """
+
+    x: NDArray[np.uint8]
+    read: NDArray[np.int64]
+    skipped: list[tuple[int, str]]
+    note: str
+
+
+def read_pictures(sources: Sequence[Path | bytes], *, size: int | None = None, workers: int = 4) -> Pictures:
+    """Read, turn upright, crop to a square where sizes differ, and bring to one size.
+
+    Args:
+        sources: Files, or the content of files.
+        size: Height and width in pixels; by default those of the pictures where all are alike and at most
+            :data:`LARGEST_SIDE`, else the median of the shorter sides, at most that.
+        workers: Threads that decode.
+
+    Returns:
+        What could be read. A first frame stands for an animation; transparent parts turn white.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        shapes = list(_watched(pool.map(_shape, sources), len(sources), "sizes of images"))
+        known = [shape for shape in shapes if isinstance(shape, tuple)]
+        height, width, note = _target(known, size)
+        decode = partial(_pixels, height=height, width=width)
+        wanted = [place for place, shape in enumerate(shapes) if isinstance(shape, tuple)]
+        x = np.empty((len(wanted), 3, height, width), np.uint8)
+        skipped = [(place, shape) for place, shape in enumerate(shapes) if isinstance(shape, str)]
+        read: list[int] = []
+        found = pool.map(decode, (sources[place] for place in wanted))
+        for place, pixels in zip(wanted, _watched(found, len(wanted), "reading images"), strict=True):
+            if isinstance(pixels, str):
+                skipped.append((place, pixels))
+            else:
+                x[len(read)] = pixels
+                read.append(place)
+    x = x[: len(read)]
+    if all(_is_grey(part) for part in np.array_split(x, max(1, len(x) // 1024))):
+        x = np.ascontiguousarray(x[:, :1])
+    return Pictures(x, np.array(read, dtype=np.int64), sorted(skipped), note)
+
+
+def _watched(values: Any, total: int, text: str) -> Any:
+    return tqdm(values, total=total, desc=text, leave=False, disable=None, mininterval=0.5)
+
+
+def _is_grey(x: NDArray[np.uint8]) -> bool:
+    return bool((x[:, 0] == x[:, 1]).all() and (x[:, 0] == x[:, 2]).all())
+
+
+def _target(shapes: list[tuple[int, int]], size: int | None) -> tuple[int, int, str]:
+    """Height, width and what is to be said of them."""
+    if not shapes:
+        return size or 1, size or 1, ""
+    alike = len(set(shapes)) == 1
+    if size is None and alike and max(shapes[0]) <= LARGEST_SIDE and min(shapes[0]) >= 4:
+        return *shapes[0], ""
+    if size is None:
+        size = int(np.clip(np.median([min(shape) for shape in shapes]), 4, LARGEST_SIDE))
+    if alike and shapes[0] == (size, size):
+        return size, size, ""
+    return (
+        size,
+        size,
+        f"Images were cropped to squares and brought to {size}x{size} pixels (`image_size` sets another).",
+    )
+
+
+def _opened(source: Path | bytes) -> Image.Image:
+    from PIL import Image
+
+    return Image.open(source if isinstance(source, Path) else io.BytesIO(source))
+
+
+def _guarded(routine: Any, source: Path | bytes) -> Any:
+    """What the routine gives, or in words why it does not; a damaged file may raise almost anything."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged metadata, which does no harm
+            return routine(source)
+    except FileNotFoundError:
+        return "no such file"
+    except PermissionError:
+        return "not allowed to read it"
+    except MemoryError:
+        return "too large for the memory"
+    except Exception as error:
+        if type(error).__name__ == "DecompressionBombError":
+            return f"more than {MOST_PIXELS:,} pixels"
+        return "no image, or a damaged one"
+
+
+def _shape(source: Path | bytes) -> tuple[int, int] | str:
+    """Height and width as the file's head tells, or why there are none."""
+
+    def routine(source: Path | bytes) -> tuple[int, int] | str:
+        with _opened(source) as picture:
+            width, height = picture.size
+            if width * height > MOST_PIXELS:
+                return f"more than {MOST_PIXELS:,} pixels"
+            turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            return (width, height) if turned else (height, width)
+
+    return _guarded(routine, source)
+
+
+def _pixels(source: Path | bytes, *, height: int, width: int) -> NDArray[np.uint8] | str:
+    """Pixels of shape ``(3, height, width)``, or why there are none."""
+
+    def routine(source: Path | bytes) -> NDArray[np.uint8]:
+        from PIL import Image, ImageOps
+
+        with _opened(source) as picture:
+            picture.draft("RGB", (2 * width, 2 * height))  # a JPEG is decoded smaller, and faster
+            upright = _in_colour(ImageOps.exif_transpose(picture))
+            if upright.size != (width, height):
+                upright = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
+            return np.asarray(upright, dtype=np.uint8).transpose(2, 0, 1)
+
+    return _guarded(routine, source)
+
+
+def _in_colour(picture: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):  # wider than a byte
+        values = np.asarray(picture, dtype=np.float64)
+        top = 65535.0 if picture.mode.startswith("I") and values.max(initial=0) > 255 else 255.0
+        if picture.mode == "F" and values.max(initial=0) <= 1:
+            top = 1.0
+        picture = Image.fromarray(np.nan_to_num(values / top * 255).clip(0, 255).round().astype(np.uint8))
+    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+        over = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    return picture.convert("RGB")

@@ -1,0 +1,209 @@
+"""A table: columns of features, or of paths to images, and a column of labels."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lossbuf.inputs.arrays import LABEL_NAMES
+from lossbuf.inputs.labelled import InputError, LabelledData, ReadSettings, labelled
+from lossbuf.inputs.pictures import read_pictures
+
+TABLES = (".csv", ".tsv", ".parquet")
+"""Endings of files that are taken for tables."""
+
+IMAGE_NAMES = ("image", "image_path", "path", "file", "filename", "file_name", "filepath")
+"""Names of the column of images, the first that is there and holds texts, or images as Parquet files of Hugging Face
+hold them."""
+
+MOST_CATEGORIES = 50
+"""A column of texts with more different ones is no feature."""
+
+_MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None", "?")
+
+
+def read_table(path: Path, settings: ReadSettings) -> LabelledData:
+    """Read a table of features or of images; rows without a label are skipped.
+
+    Numbers and truth values are features as they are, a missing one the median and a column of its own; texts of at
+    most :data:`MOST_CATEGORIES` kinds become a column each. Image paths are taken from the table's folder.
+
+    Raises:
+        InputError: If there is no column of labels or of features, and as :func:`~lossbuf.inputs.labelled.labelled`.
+    """
+    where = f"the table {path}"
+    table = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path, settings)
+    columns = [str(name) for name in table.columns]
+    table.columns = columns
+    if len(set(columns)) < len(columns):
+        raise InputError(f"{where} must name every column once, got {', '.join(columns)}.")
+    label = _column(where, settings.label, LABEL_NAMES, columns, "label")
+    if settings.row_id is not None:
+        _column(where, settings.row_id, (), columns, "row_id")
+    image = _image_column(where, table, settings, label)
+    texts = [_text(value) for value in table[label]]
+    ids = [str(row) for row in range(len(table))]
+    if settings.row_id is not None:
+        ids = ["" if pd.isna(value) else str(value) for value in table[settings.row_id]]
+    bad = {row: "no label" for row, text in enumerate(texts) if not text}
+    if image is None:
+        kept = [row for row in range(len(table)) if row not in bad]
+        others = table.iloc[kept].drop(columns=[label, *([settings.row_id] if settings.row_id else [])])
+        x, notes = _features(where, others)
+    else:
+        if settings.row_id is None:
+            ids = _paths_or_numbers(table[image].tolist())
+        rows = [row for row in range(len(table)) if row not in bad]
+        sources: dict[int, Path | bytes] = {}
+        for row in rows:
+            source = _source(table[image].iloc[row], path.parent)
+            if source is None:
+                bad[row] = "no image"
+            else:
+                sources[row] = source
+        pictures = read_pictures(list(sources.values()), size=settings.image_size)
+        places = list(sources)
+        bad.update({places[place]: reason for place, reason in pictures.skipped})
+        x, notes, kept = pictures.x, [pictures.note] if pictures.note else [], [places[p] for p in pictures.read]
+    return labelled(
+        x,
+        [texts[row] for row in kept],
+        [ids[row] for row in kept],
+        skipped=[(ids[row], reason) for row, reason in sorted(bad.items())],
+        notes=notes,
+        where=where,
+    )
+
+
+def _csv(path: Path, settings: ReadSettings) -> pd.DataFrame:
+    where = f"the table {path}"
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            start = file.read(65536)
+        separator = "\t" if path.suffix.lower() == ".tsv" else _separator(start)
+        header = pd.read_csv(path, sep=separator, nrows=0, encoding="utf-8-sig").columns
+        as_text = [name for name in header if name in (settings.label, settings.row_id) or name in LABEL_NAMES]
+        missing: Any = {name: [""] if name in as_text else list(_MISSING) for name in header}
+        return pd.read_csv(
+            path,
+            sep=separator,
+            dtype=dict.fromkeys(as_text, str),
+            keep_default_na=False,
+            na_values=missing,
+            encoding="utf-8-sig",
+            low_memory=False,
+        )
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where} must be in UTF-8, got {error.reason} at byte {error.start}.") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OverflowError) as error:
+        raise InputError(f"{where} must be rows of separated values with a header, got {error}.") from error
+
+
+def _separator(start: str) -> str:
+    lines = start.splitlines()
+    try:
+        return csv.Sniffer().sniff("\n".join(lines[:20]), delimiters=",;\t|").delimiter
+    except csv.Error:
+        return ","
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except ImportError as error:
+        raise InputError(f'{path} needs PyArrow to be read: pip install "lossbuf[parquet]".') from error
+    except Exception as error:  # a damaged file may raise almost anything
+        raise InputError(f"the table {path} must be a Parquet file, got {error}.") from error
+
+
+def _column(where: str, asked: str | None, usual: Collection[str], columns: Collection[str], option: str) -> str:
+    found = [name for name in ([asked] if asked else usual) if name in columns]
+    if not found:
+        lower = {name.lower().strip(): name for name in columns}
+        found = [lower[name] for name in usual if name in lower] if asked is None else []
+    if not found:
+        expected = f"a column {asked!r}" if asked else "a column of labels, named " + ", ".join(usual)
+        raise InputError(f"{where} must have {expected}, got {', '.join(columns)}. Name it with `{option}`.")
+    return found[0]
+
+
+def _image_column(where: str, table: pd.DataFrame, settings: ReadSettings, label: str) -> str | None:
+    if settings.image is not None:
+        if settings.image == "none" and "none" not in table.columns:
+            return None
+        return _column(where, settings.image, (), table.columns, "image")
+    for name in table.columns:
+        taken = name in (label, settings.row_id)
+        if name.lower().strip() in IMAGE_NAMES and not taken and not pd.api.types.is_numeric_dtype(table[name]):
+            return name
+    return None
+
+
+def _text(value: Any) -> str:
+    """A label as text: 1.0, as whole numbers stand where some are missing, is 1."""
+    if value is None or (isinstance(value, float) and value != value) or value is pd.NA or value is pd.NaT:
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value))
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _source(value: Any, folder: Path) -> Path | bytes | None:
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return value
+    return folder / value if isinstance(value, str) and value and "\0" not in value else None
+
+
+def _paths_or_numbers(images: list[Any]) -> list[str]:
+    """Paths are the names of the rows where each comes once; numbers else."""
+    values = [value.get("path") if isinstance(value, dict) else value for value in images]
+    texts = [value for value in values if isinstance(value, str)]
+    unique = len(texts) == len(values) and len(set(texts)) == len(texts)
+    return texts if unique else [str(row) for row in range(len(values))]
+
+
+def _features(where: str, table: pd.DataFrame) -> tuple[NDArray[np.float32], list[str]]:
+    """Numbers a row, float32, shape ``(n_samples, n_features)``, and what was passed over."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.preprocessing import OneHotEncoder
+
+    numbers, categories, others = [], [], []
+    table = table.copy()
+    for name in table.columns:
+        column = table[name]
+        if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+            values = column.astype("float64").to_numpy(copy=True)
+            values[~np.isfinite(values)] = np.nan
+            table[name] = values
+            (others if np.isnan(values).all() else numbers).append(name)
+        elif all(isinstance(value, str) or pd.isna(value) is True for value in column.tolist()):
+            texts = [value if isinstance(value, str) else "" for value in column.tolist()]
+            table[name] = pd.Series(texts, index=table.index, dtype=object)
+            few = len(set(texts)) <= min(MOST_CATEGORIES, max(2, len(table) // 2))
+            (categories if few else others).append(name)
+        else:
+            others.append(name)
+    if not len(table):
+        return np.empty((0, 1), np.float32), []
+    if not numbers and not categories:
+        raise InputError(f"{where} must have columns of features, numbers or few kinds of texts, got none.")
+    transformer = ColumnTransformer(
+        [
+            ("numbers", SimpleImputer(strategy="median", add_indicator=True), numbers),
+            ("categories", OneHotEncoder(sparse_output=False), categories),
+        ]
+    )
+    x = np.ascontiguousarray(transformer.fit_transform(table), dtype=np.float32)
+    shown = ", ".join(others[:10]) + (", ..." if len(others) > 10 else "")
+    return x, [f"{len(others)} columns are no features and were passed over: {shown}."] if others else []

@@ -1,0 +1,250 @@
+"""Train once with loss buffers, and read the verdict on every label."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from lossbuf import checks
+from lossbuf.augment import CropFlip
+from lossbuf.callback import LossBufferCallback
+from lossbuf.checks import LossBufferWarning
+from lossbuf.data import standardised
+from lossbuf.inputs import InputError, LabelledData
+from lossbuf.networks import MLP, ConvNet, default_network, resnet9, resnet18
+from lossbuf.posterior import default_warmup
+from lossbuf.scores import suspicion_order
+from lossbuf.training import TrainSettings, build, train
+from lossbuf.verdict import Verdict, table
+
+if TYPE_CHECKING:
+    from lossbuf.selectors import LossBufferSelector
+
+Shape = tuple[int, ...]
+
+
+def _mlp(shape: Shape, num_classes: int) -> nn.Module:
+    return MLP(int(np.prod(shape)), num_classes)
+
+
+def _wide(shape: Shape, num_classes: int) -> nn.Module:
+    return ConvNet(shape[0], num_classes, (shape[1], shape[2]), width=128, norm="batch")
+
+
+NETWORKS: dict[str, Callable[[Shape, int], nn.Module]] = {
+    "auto": default_network,
+    "mlp": _mlp,
+    "convnet": _wide,
+    "resnet9": lambda shape, num_classes: resnet9(shape[0], num_classes),
+    "resnet18": lambda shape, num_classes: resnet18(shape[0], num_classes),
+}
+"""Networks to train: ``"auto"`` is a ConvNet of width 32 for images and an MLP for features; ``"convnet"`` has width
+128. All but ``"auto"`` and ``"mlp"`` are for images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanSettings:
+    """How to scan.
+
+    Attributes:
+        network: One of :data:`NETWORKS`.
+        epochs: Passes over the data.
+        batch_size: Rows a step.
+        lr: Highest learning rate.
+        noise_rate: Share of wrong labels, where it is known.
+        max_fdr: Largest share of right labels among the suspects to put up with, as an alternative.
+        top: Take so many rows for suspects, the worst, as another.
+        augment: Shift images at random by a fourteenth of their size or less: what is wrong is then learnt by heart
+            later.
+        planted: Share of the rows that train with a wrong label on purpose, to see how many are found.
+        seed: Seeds all that is random.
+        device: Where to train; by default the GPU where there is one.
+
+    Raises:
+        ValueError: If a value has no meaning, or more than one of ``noise_rate``, ``max_fdr`` and ``top`` is given.
+    """
+
+    network: str = "auto"
+    epochs: int = 20
+    batch_size: int = 128
+    lr: float = 0.05
+    noise_rate: float | None = None
+    max_fdr: float | None = None
+    top: int | None = None
+    augment: bool = True
+    planted: float = 0.0
+    seed: int = 0
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        checks.one_of("network", self.network, tuple(NETWORKS))
+        self.training()
+        given = [name for name in ("noise_rate", "max_fdr", "top") if getattr(self, name) is not None]
+        if len(given) > 1:
+            rule = f"must be left out where `{given[0]}` is given"
+            raise ValueError(checks.problem(given[1], rule, getattr(self, given[1])))
+        if self.top is not None:
+            checks.positive_int("top", self.top)
+        for name in ("noise_rate", "max_fdr"):
+            if getattr(self, name) is not None:
+                checks.rate(name, getattr(self, name))
+
+    def training(self) -> TrainSettings:
+        """The same, as :func:`~lossbuf.training.train` takes it."""
+        return TrainSettings(
+            epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, seed=self.seed, device=self.device
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scan:
+    """A finished scan.
+
+    Attributes:
+        data: What was scanned.
+        settings: How.
+        callback: What the training was seen to do.
+        network: Trained; it takes ``data.x`` as :func:`~lossbuf.data.standardised` gives it.
+        verdict: On every label.
+        doubts: What a user should know before trusting it.
+        seconds: Of training and reading the verdict, since the last start.
+    """
+
+    data: LabelledData
+    settings: ScanSettings
+    callback: LossBufferCallback
+    network: nn.Module
+    verdict: Verdict
+    doubts: tuple[str, ...]
+    seconds: float
+
+    @property
+    def suspect_mask(self) -> NDArray[np.bool_]:
+        """True for suspects, shape ``(n_samples,)``."""
+        return self.verdict.suspect_mask
+
+    def selector(self) -> LossBufferSelector:
+        """The same as a fitted estimator on ``data.x`` and the class numbers ``data.labels``."""
+        from lossbuf.selectors import LossBufferSelector
+
+        return LossBufferSelector.from_training(
+            self.callback, self.network, self.data.x, self.data.labels, verdict=self.verdict
+        )
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """All rows, most suspect first; the index is the row number.
+
+        Columns as :meth:`~lossbuf.callback.LossBufferCallback.report` has them, with the rows' own names, and
+        ``predicted_label`` (the class that each row is most likely of) and ``suspicion``.
+        """
+        verdict = self.verdict
+        found = table(verdict, self.callback.statistics(), self.callback.dynamics.labels, self.data.ids)
+        likely = np.where(verdict.suspicion > 0, verdict.likely, self.data.labels)
+        found.insert(2, "predicted_label", likely[found.index])
+        found.insert(5, "suspicion", verdict.suspicion[found.index])
+        return found
+
+
+def scan(
+    data: LabelledData,
+    settings: ScanSettings | None = None,
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+) -> Scan:
+    """Train once and judge every label.
+
+    Args:
+        data: What to scan.
+        settings: How.
+        checkpoint: File with the state of the training, written after every epoch; where it exists, the training goes
+            on from it and ends with the bits of one never interrupted.
+        progress: Show a progress bar, on a terminal only.
+
+    Raises:
+        InputError: If the network does not take such samples, or ``top`` is more than there are rows.
+        ValueError: If the checkpoint is of another run.
+    """
+    settings = settings or ScanSettings()
+    if settings.top is not None and settings.top > len(data):
+        raise InputError(checks.problem("top", f"must be at most {len(data)}, the number of rows", settings.top))
+    shape, num_classes, started = tuple(data.x.shape[1:]), len(data.class_names), time.perf_counter()
+    if settings.network not in ("auto", "mlp") and not data.has_images:
+        rule = "must be 'auto' or 'mlp' where rows are features"
+        raise InputError(checks.problem("network", rule, repr(settings.network)))
+    if settings.network.startswith("resnet") and min(shape[1:]) < 8:
+        raise InputError(checks.problem("network", "must be 'auto' for images of under 8 pixels", settings.network))
+    training = settings.training()
+    network = build(partial(NETWORKS[settings.network], shape, num_classes), training)
+    callback = LossBufferCallback(
+        torch.from_numpy(data.labels),
+        num_classes,
+        mode="filter",
+        warmup=default_warmup(settings.epochs),
+        noise_rate=settings.noise_rate,
+        max_fdr=settings.max_fdr,
+        planted=settings.planted,
+        planted_seed=settings.seed,
+    )
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", LossBufferWarning)
+        train(
+            network,
+            standardised(data.x)[0],
+            torch.from_numpy(data.labels),
+            training,
+            callback=callback,
+            augment=_shift(shape) if settings.augment and data.has_images else None,
+            checkpoint=checkpoint,
+            progress="training" if progress else None,
+        )
+        verdict = callback.verdict()
+    if settings.top is not None:
+        verdict = _worst(verdict, settings.top)
+    return Scan(
+        data=data,
+        settings=settings,
+        callback=callback,
+        network=network,
+        verdict=verdict,
+        doubts=_told(told),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _shift(shape: Shape) -> CropFlip:
+    return CropFlip(max(1, round(min(shape[1:]) / 14)), flip=False)
+
+
+def _worst(verdict: Verdict, top: int) -> Verdict:
+    """The same with the ``top`` most suspect rows as suspects; the estimated noise rate stays."""
+    chosen = suspicion_order(verdict.suspicion, verdict.tie_break)[:top]
+    chosen = chosen[~np.isnan(verdict.suspicion[chosen])]
+    mask = np.zeros(len(verdict.suspicion), dtype=bool)
+    mask[chosen] = True
+    threshold = float(verdict.suspicion[chosen].min()) if len(chosen) else float("inf")
+    # Bounded: a row among the worst may still be more likely right than wrong.
+    return replace(verdict, cut=verdict.cut._replace(suspect_mask=mask, threshold=threshold), bounded=True)
+
+
+def _told(records: list[warnings.WarningMessage]) -> tuple[str, ...]:
+    """Our warnings, each once; those of other kinds go on as they came."""
+    found: list[str] = []
+    for record in records:
+        if not issubclass(record.category, LossBufferWarning):
+            warnings.warn_explicit(record.message, record.category, record.filename, record.lineno)
+        elif str(record.message) not in found:
+            found.append(str(record.message))
+    return tuple(found)
