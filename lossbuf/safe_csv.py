@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 from typing import Any
@@ -56,6 +57,8 @@ def write_csv(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
         if not pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype):
             safe.isetitem(place, safe.iloc[:, place].map(_cell, na_action="ignore").astype(object))
     text = safe.to_csv(index=False, lineterminator="\n")
+    if "\r" in text:  # which some readers take for a line's end where it is not quoted
+        text = safe.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     write_whole(path, lambda file: file.write(text.encode()))
 
 

@@ -31,7 +31,7 @@ def read_archive(path: Path, settings: ReadSettings) -> LabelledData:
     """
     where = f"the archive {path}"
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             names = archive.files
             x = archive[_chosen(where, None, X_NAMES, names, "samples")]
             label_name = _chosen(where, settings.label, LABEL_NAMES, names, "labels")

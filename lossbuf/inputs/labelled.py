@@ -115,9 +115,11 @@ def labelled(
         InputError: If fewer than two classes are left, classes have fewer than two rows on average, or an id comes
             twice.
     """
+    names, ids = [_whole(name) for name in names], [_whole(name) for name in ids]
     if not names:
         first = f" The first of {len(skipped)} skipped: {skipped[0][0]}, {skipped[0][1]}." if skipped else ""
         raise InputError(f"{where} has no rows to read.{first}")
+    class_names = None if class_names is None else [_whole(name) for name in class_names]
     counts = Counter(names)
     order = sorted(counts, key=_by_value) if class_names is None else [name for name in class_names if counts[name]]
     if len(order) < 2:
@@ -139,6 +141,11 @@ def labelled(
     return LabelledData(
         x=x, labels=labels, class_names=tuple(order), ids=tuple(ids), skipped=tuple(skipped), notes=tuple(notes)
     )
+
+
+def _whole(text: str) -> str:
+    # Half a surrogate pair cannot be written to any file.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _by_value(name: str) -> tuple[int, float, str]:
