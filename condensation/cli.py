@@ -20,8 +20,8 @@ from lossbuf.cli import (
     Seed,
     Size,
     app,
-    console,
     read_told,
+    tell,
     told_errors,
 )
 from lossbuf.inputs import InputError, LabelledData, ReadSettings
@@ -116,10 +116,10 @@ def _made(
         data = scan.data
         cleaner = FrozenEstimator(scan.selector())
         kept = int((~scan.suspect_mask).sum())
-        console.print(f"{kept:,} clean rows of {len(data):,}")
+        tell(f"{kept:,} clean rows of {len(data):,}")
     else:
         data = read_told(path, read)
-        console.print("[yellow]note:[/yellow] labels are taken as they are: scan first to leave wrong ones out.")
+        tell("labels are taken as they are: scan first to leave wrong ones out.", "note")
     pipeline: CleanAndCondense = CleanAndCondense(cleaner=cleaner, condenser=make(), random_state=seed)
     pipeline.fit(data.x, data.labels, checkpoint=checkpoint)
     made = replace(pipeline.condensed_set(), class_names=data.class_names)

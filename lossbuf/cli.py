@@ -47,6 +47,12 @@ Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same res
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote.")]
 
 
+def tell(text: str, kind: str = "", colour: str = "yellow") -> None:
+    """Write a line to standard error, whole, however long."""
+    mark = f"[{colour}]{kind}:[/{colour}] " if kind else ""
+    console.print(mark + escape(text), soft_wrap=True)
+
+
 @contextmanager
 def told_errors(stopped: str = "Nothing was written.") -> Iterator[None]:
     """What goes wrong is told in one line, with an exit status that a script can rely on.
@@ -57,13 +63,13 @@ def told_errors(stopped: str = "Nothing was written.") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        console.print(f"stopped. {escape(stopped)}")
+        tell(f"stopped. {stopped}")
         raise typer.Exit(130) from None
     except (InputError, ValueError) as error:
-        console.print(f"[red]error:[/red] {escape(str(error))}")
+        tell(str(error), "error", "red")
         raise typer.Exit(2) from error
     except (OSError, RuntimeError, MemoryError) as error:
-        console.print(f"[red]error:[/red] {escape(str(error) or type(error).__name__)}")
+        tell(str(error) or type(error).__name__, "error", "red")
         raise typer.Exit(1) from error
 
 
@@ -71,13 +77,13 @@ def read_told(source: Path, settings: ReadSettings) -> LabelledData:
     """Read the source, and tell what a user should know of it."""
     data = read_labelled(source, settings)
     kind = "images" if data.has_images else "rows"
-    console.print(f"{len(data):,} {kind} of {len(data.class_names):,} classes in {escape(str(source))}")
+    tell(f"{len(data):,} {kind} of {len(data.class_names):,} classes in {source}")
     for note in data.notes:
-        console.print(f"[yellow]note:[/yellow] {escape(note)}")
+        tell(note, "note")
     for name, reason in data.skipped[:5]:
-        console.print(f"[yellow]skipped:[/yellow] {escape(name)}: {escape(reason)}")
+        tell(f"{name}: {reason}", "skipped")
     if len(data.skipped) > 5:
-        console.print(f"[yellow]skipped:[/yellow] and {len(data.skipped) - 5:,} more")
+        tell(f"and {len(data.skipped) - 5:,} more", "skipped")
     return data
 
 
@@ -141,6 +147,7 @@ def scan(
         )
         read = ReadSettings(label=label, image=image, row_id=row_id, image_size=image_size, follow_links=follow_links)
         data = read_told(path, read)
+        settings.check_fits(data)
         folder = ScanFolder(out)
         folder.begin(path, data, read, settings, resume=resume, overwrite=overwrite)
         result = run(data, settings, checkpoint=folder.state, progress=True)
@@ -151,7 +158,7 @@ def scan(
 def _tell(result: Scan, out: Path) -> None:
     verdict, data = result.verdict, result.data
     for doubt in result.doubts:
-        console.print(f"[yellow]doubt:[/yellow] {escape(doubt)}")
+        tell(doubt, "doubt")
     table = Table(title="Most suspect", title_justify="left")
     for name in ("id", "given", "suggested", "wrong with probability"):
         table.add_column(name, justify="right" if name.startswith("wrong") else "left", overflow="fold")
@@ -161,7 +168,7 @@ def _tell(result: Scan, out: Path) -> None:
         table.add_row(*map(escape, texts), f"{wrong:.3f}")
     if table.row_count:
         console.print(table)
-    console.print(f"Open {escape(str(out / 'report.html'))} to look through them.")
+    tell(f"Open {out / 'report.html'} to look through them.")
     low, high = verdict.noise_rate_interval or (verdict.noise_rate, verdict.noise_rate)
     suspects = int(result.suspect_mask.sum())
     typer.echo(

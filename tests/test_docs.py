@@ -1,19 +1,81 @@
-"""The snippets of docs/coresets.md and docs/condensation.md run as written, those that learn with few iterations."""
+"""The snippets of docs/ run as written, those that learn with few iterations, and the pages build without a warning."""
 
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
+from typer.testing import CliRunner
 
+from condensation.cli import app
 from lossbuf.networks import ConvNet
 from lossbuf.training import TrainSettings, build, train
 
 DOCS = Path(__file__).parents[1] / "docs"
+WHOLE = ("start.md", "scores.md", "cut.md", "interchange.md", "figures.md")
+"""Pages whose snippets are one program."""
 
 
 def snippets(page: str = "coresets.md") -> list[str]:
     return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+def test_every_page_with_snippets_is_run():
+    pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md") if "```python" in path.read_text()}
+    others = {"coresets.md", "condensation.md"}  # below
+    frameworks = {path for path in pages if path.startswith("frameworks/")}  # in tests/integrations
+    assert pages == {*WHOLE, *others, *frameworks}
+
+
+@pytest.mark.parametrize("page", WHOLE)
+def test_a_page_is_a_program(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    scope = {"__name__": "__main__"}
+    for snippet in snippets(page):
+        exec(snippet, scope)
+
+
+def test_the_commands_run_one_after_the_other(tmp_path, monkeypatch):
+    x, y = load_digits(return_X_y=True)
+    x, y = x[:300], y[:300]
+    monkeypatch.chdir(tmp_path)
+    np.savez("arrays.npz", x=x.reshape(-1, 8, 8), y=y)
+    pd.DataFrame(x).assign(species=y).to_csv("table.csv", index=False)
+    for row, label in enumerate(y):
+        Path("photos", str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray((x[row].reshape(8, 8) * 15).astype(np.uint8)).save(f"photos/{label}/{row}.png")
+    commands = re.findall(r"^\$ (lossbuf .*)$", (DOCS / "command.md").read_text(), re.MULTILINE)
+    assert len(commands) == 7
+    first_scan = True
+    for command in commands:
+        words = shlex.split(command)[1:]
+        if words[0] == "scan":
+            words += ["--epochs", "4", *(() if first_scan else ("--overwrite",))]
+            first_scan = False
+        if words[0] == "apply":
+            Path("decisions.csv").write_text("id,given_label,decision,label\n")
+            words += ["--overwrite"]
+        words = ["2" if word == "500" else word for word in words]  # iterations
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, (command, result.output)
+    assert Path("small/coreset.npz").exists()
+    assert Path("learned/condensed.npz").exists()
+
+
+@pytest.mark.slow
+def test_the_pages_build_without_a_warning(tmp_path):
+    pytest.importorskip("furo")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", DOCS, tmp_path / "site"]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    assert "LossBufferCallback" in (tmp_path / "site" / "api" / "lossbuf.html").read_text()
 
 
 def digits() -> tuple:

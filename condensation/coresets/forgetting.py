@@ -76,7 +76,7 @@ def statistics_of(statistics: SampleStatistics, rows: ArrayLike) -> SampleStatis
 class Forgetting(Coreset):
     """Rows by their forgetting events, times that a right prediction was followed by a wrong one: most first.
 
-    Equals go to the lowest row. One training serves cleaning and this:
+    Equals go to the lowest row. One training serves cleaning and this::
 
         rows = selector.fit(X, y).sample_indices_  # a LossBufferSelector
         statistics = statistics_of(selector.callback_.statistics(), rows)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 import lossbuf
+from lossbuf.export import issue_table
 from lossbuf.files import write_whole
 from lossbuf.inputs import InputError, LabelledData, ReadSettings, read_labelled
 from lossbuf.safe_csv import write_csv
@@ -162,7 +163,11 @@ def load_scan(path: str | os.PathLike[str]) -> Scan:
 
 def issues_table(result: Scan) -> pd.DataFrame:
     """The suspects, worst first, with the columns that users of cleanlab know and every statistic."""
-    return _named(result, result.table.query("is_suspect"))
+    data, table = result.data, result.table.query("is_suspect")
+    issues = issue_table(result.verdict, data.labels, data.ids, data.class_names).loc[table.index]
+    known = [*issues.columns, "is_suspect", "wrong_probability"]
+    statistics = table[[name for name in table.columns if name not in known]]
+    return issues.join(statistics).reset_index(names="row")
 
 
 def clean_table(result: Scan) -> pd.DataFrame:
@@ -171,17 +176,6 @@ def clean_table(result: Scan) -> pd.DataFrame:
     names = np.array(result.data.class_names, dtype=object)
     ids = [result.data.ids[row] for row in kept]
     return pd.DataFrame({"row": kept, "id": ids, "label": names[result.data.labels[kept]]})
-
-
-def _named(result: Scan, table: pd.DataFrame) -> pd.DataFrame:
-    names = np.array(result.data.class_names, dtype=object)
-    columns = {"row": table.index.to_numpy(), "id": table["id"].to_numpy()}
-    for name in ("given_label", "predicted_label", "suggested_label"):
-        columns[name] = names[table[name].to_numpy()]
-    columns["is_label_issue"] = table["is_suspect"].to_numpy()
-    columns["label_quality"] = 1 - table["wrong_probability"].to_numpy()
-    rest = table.drop(columns=["id", "given_label", "predicted_label", "suggested_label", "is_suspect"])
-    return pd.DataFrame(columns).join(rest.drop(columns="wrong_probability").reset_index(drop=True))
 
 
 def summary(result: Scan, source: Path) -> dict[str, Any]:

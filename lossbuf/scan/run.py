@@ -21,6 +21,7 @@ from lossbuf.augment import CropFlip
 from lossbuf.callback import LossBufferCallback
 from lossbuf.checks import LossBufferWarning
 from lossbuf.data import standardised
+from lossbuf.export import issue_table
 from lossbuf.inputs import InputError, LabelledData
 from lossbuf.networks import MLP, ConvNet, default_network, resnet9, resnet18
 from lossbuf.posterior import default_warmup
@@ -106,6 +107,16 @@ class ScanSettings:
             epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, seed=self.seed, device=self.device
         )
 
+    def check_fits(self, data: LabelledData) -> None:
+        """Raise ``InputError`` where the network does not take such samples, or ``top`` is more than all rows."""
+        if self.top is not None and self.top > len(data):
+            raise InputError(checks.problem("top", f"must be at most {len(data)}, the number of rows", self.top))
+        if self.network not in ("auto", "mlp") and not data.has_images:
+            rule = "must be 'auto' or 'mlp' where rows are features"
+            raise InputError(checks.problem("network", rule, repr(self.network)))
+        if self.network.startswith("resnet") and min(data.x.shape[2:]) < 8:
+            raise InputError(checks.problem("network", "must be 'auto' for images of under 8 pixels", self.network))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scan:
@@ -149,11 +160,11 @@ class Scan:
         Columns as :meth:`~lossbuf.callback.LossBufferCallback.report` has them, with the rows' own names, and
         ``predicted_label`` (the class that each row is most likely of) and ``suspicion``.
         """
-        verdict = self.verdict
-        found = table(verdict, self.callback.statistics(), self.callback.dynamics.labels, self.data.ids)
-        likely = np.where(verdict.suspicion > 0, verdict.likely, self.data.labels)
-        found.insert(2, "predicted_label", likely[found.index])
-        found.insert(5, "suspicion", verdict.suspicion[found.index])
+        data, verdict = self.data, self.verdict
+        found = table(verdict, self.callback.statistics(), self.callback.dynamics.labels, data.ids)
+        issues = issue_table(verdict, data.labels)
+        found.insert(2, "predicted_label", issues["predicted_label"])
+        found.insert(5, "suspicion", issues["suspicion"])
         return found
 
 
@@ -178,14 +189,8 @@ def scan(
         ValueError: If the checkpoint is of another run.
     """
     settings = settings or ScanSettings()
-    if settings.top is not None and settings.top > len(data):
-        raise InputError(checks.problem("top", f"must be at most {len(data)}, the number of rows", settings.top))
+    settings.check_fits(data)
     shape, num_classes, started = tuple(data.x.shape[1:]), len(data.class_names), time.perf_counter()
-    if settings.network not in ("auto", "mlp") and not data.has_images:
-        rule = "must be 'auto' or 'mlp' where rows are features"
-        raise InputError(checks.problem("network", rule, repr(settings.network)))
-    if settings.network.startswith("resnet") and min(shape[1:]) < 8:
-        raise InputError(checks.problem("network", "must be 'auto' for images of under 8 pixels", settings.network))
     training = settings.training()
     network = build(partial(NETWORKS[settings.network], shape, num_classes), training)
     callback = LossBufferCallback(

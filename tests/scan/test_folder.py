@@ -1,0 +1,140 @@
+"""What a scan leaves, and what may be started in a folder that is not empty."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lossbuf.inputs import InputError, ReadSettings, read_labelled
+from lossbuf.safe_csv import read_csv
+from lossbuf.scan import ScanFolder, ScanSettings, load_scan, scan
+
+SETTINGS = ScanSettings(epochs=6, batch_size=32, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def data(digits_folder):
+    return read_labelled(digits_folder[0])
+
+
+@pytest.fixture(scope="module")
+def finished(data, digits_folder, tmp_path_factory):
+    """A folder with a finished scan, not to be changed, and the scan."""
+    folder = ScanFolder(tmp_path_factory.mktemp("scans") / "out")
+    folder.begin(digits_folder[0], data, ReadSettings(), SETTINGS)
+    result = scan(data, SETTINGS, checkpoint=folder.state)
+    folder.write(result, digits_folder[0])
+    return folder, result
+
+
+def test_files_and_their_content(finished):
+    folder, result = finished
+    assert folder.is_finished
+    assert {path.name for path in folder.path.iterdir()} == {path.name for path in folder.files()}
+    issues, clean = read_csv(folder.issues), read_csv(folder.clean)
+    assert len(issues) == result.suspect_mask.sum()
+    assert len(issues) + len(clean) == 500
+    assert issues["id"].tolist()[0] == result.table.query("is_suspect")["id"].iloc[0]
+    summary = json.loads(folder.summary.read_text())
+    assert summary["n_suspects"] == len(issues)
+    assert "<html" in folder.report.read_text()
+    parquet = pd.read_parquet(folder.issues_parquet)
+    assert parquet["id"].tolist() == issues["id"].tolist()
+    assert parquet["suspicion"].dtype == "float32"
+
+
+def test_a_finished_scan_is_loaded_without_training(finished, monkeypatch):
+    folder, result = finished
+    monkeypatch.setattr("lossbuf.training._Run.train_step", lambda run: pytest.fail("trained"))
+    loaded = load_scan(folder.path)
+    assert (loaded.verdict.suspicion == result.verdict.suspicion).all()
+    assert loaded.data.ids == result.data.ids
+    assert loaded.settings == result.settings
+
+
+def test_an_earlier_scan_is_not_overwritten(finished, data, digits_folder):
+    folder, _ = finished
+    before = folder.about.read_bytes()
+    with pytest.raises(
+        InputError, match="holds a finished scan: `--resume` goes on from it, `--overwrite` starts anew"
+    ):
+        folder.begin(digits_folder[0], data, ReadSettings(), SETTINGS)
+    with pytest.raises(InputError, match="holds a scan of other settings, epochs 6 and now 7"):
+        folder.begin(digits_folder[0], data, ReadSettings(), replace(SETTINGS, epochs=7), resume=True)
+    with pytest.raises(InputError, match="holds a scan of other rows"):
+        folder.begin(digits_folder[0], replace(data, ids=data.ids[::-1]), ReadSettings(), SETTINGS, resume=True)
+    assert folder.about.read_bytes() == before
+
+
+def test_another_top_is_read_from_the_same_training(finished, data, digits_folder, tmp_path):
+    folder, result = finished
+    other = ScanFolder(tmp_path)
+    for file in (folder.about, folder.state):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    settings = replace(SETTINGS, top=7)
+    other.begin(digits_folder[0], data, ReadSettings(), settings, resume=True)
+    other.write(scan(data, settings, checkpoint=other.state), digits_folder[0])
+    issues = read_csv(other.issues)["id"].tolist()
+    assert issues == result.table["id"].head(7).tolist()
+    assert load_scan(tmp_path).settings.top == 7
+
+
+def test_unfinished_foreign_and_overwritten_folders(data, digits_folder, tmp_path):
+    folder = ScanFolder(tmp_path / "out")
+    folder.begin(digits_folder[0], data, ReadSettings(), SETTINGS)
+    assert not folder.is_finished
+    with pytest.raises(InputError, match="holds an unfinished scan"):
+        folder.begin(digits_folder[0], data, ReadSettings(), SETTINGS)
+    with pytest.raises(InputError, match="must hold a finished scan"):
+        load_scan(folder.path)
+    folder.begin(digits_folder[0], data, ReadSettings(), SETTINGS, resume=True)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "clean.csv").write_text("mine")
+    (foreign / "other.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds a file named clean\.csv"):
+        ScanFolder(foreign).begin(digits_folder[0], data, ReadSettings(), SETTINGS)
+    ScanFolder(foreign).begin(digits_folder[0], data, ReadSettings(), SETTINGS, overwrite=True)
+    assert {path.name for path in foreign.iterdir()} == {"scan.json", "other.txt"}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"kind": "other"}', b"[" * 100_000, b"\xff"])
+def test_damaged_folders_are_refused(tmp_path, content):
+    (tmp_path / "scan.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"scan\.json must be"):
+        load_scan(tmp_path)
+
+
+def test_a_source_that_changed_is_told(finished, tmp_path):
+    folder, _ = finished
+    for file in folder.files():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    about = json.loads(folder.about.read_text())
+    (tmp_path / "scan.json").write_text(json.dumps(about | {"fingerprint": "0"}))
+    with pytest.raises(InputError, match="must be as it was when it was scanned"):
+        load_scan(tmp_path)
+    (tmp_path / "scan.json").write_text(json.dumps(about | {"source": str(tmp_path / "gone")}))
+    with pytest.raises(InputError, match="got nothing there"):
+        load_scan(tmp_path)
+    for wrong in ({"read": {"no": 1}}, {"settings": {"epochs": 0}}, {"settings": None}, {"source": None}):
+        (tmp_path / "scan.json").write_text(json.dumps(about | wrong))
+        with pytest.raises(InputError, match="must be as `lossbuf scan` writes it"):
+            load_scan(tmp_path)
+
+
+def test_a_damaged_state_is_refused(finished, tmp_path):
+    folder, _ = finished
+    for file in folder.files():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    content = folder.state.read_bytes()
+    (tmp_path / "scan.pt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="must be a file saved by lossbuf"):
+        load_scan(tmp_path)
+
+
+def test_a_folder_without_a_scan(tmp_path):
+    with pytest.raises(InputError, match=r"must hold a scan, got no scan.json"):
+        load_scan(tmp_path)
+    assert not ScanFolder(Path("nowhere")).is_finished

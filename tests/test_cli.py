@@ -1,0 +1,180 @@
+"""``lossbuf scan`` and ``apply`` as a script uses them: files, exit status, one line on standard output."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+from typer.testing import CliRunner
+
+import lossbuf
+from lossbuf.cli import app
+from lossbuf.safe_csv import read_csv, write_csv
+
+FAST = ["--epochs", "6", "--batch-size", "32", "--device", "cpu"]
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """Digits as an archive; a tenth of the labels are wrong."""
+    x, y = load_digits(return_X_y=True)
+    x, y = x[:400].reshape(-1, 8, 8).astype(np.uint8) * 15, y[:400]
+    labels = np.where(np.arange(400) % 10 == 3, (y + 1) % 10, y)
+    path = tmp_path_factory.mktemp("archive") / "digits.npz"
+    np.savez(path, x=x, y=labels)
+    return path
+
+
+@pytest.fixture(scope="module")
+def scanned(archive, tmp_path_factory):
+    out = tmp_path_factory.mktemp("scanned") / "out"
+    result = run("scan", archive, "--out", out, *FAST)
+    assert result.exit_code == 0, result.output
+    return out, result
+
+
+def test_a_scan_ends_with_one_line(scanned):
+    out, result = scanned
+    suspects = len(read_csv(out / "issues.csv"))
+    assert result.stdout.startswith(f"{suspects} suspects of 400 rows; noise rate 0.")
+    assert result.stdout.count("\n") == 1
+    assert "400 images of 10 classes" in result.stderr
+
+
+def test_wrong_labels_are_found(scanned):
+    out, _ = scanned
+    issues = read_csv(out / "issues.csv")
+    wrong = issues["row"].astype(int) % 10 == 3
+    assert wrong.mean() > 0.7
+    assert wrong.sum() > 25
+
+
+def test_a_second_scan_needs_a_word(archive, scanned):
+    out, _ = scanned
+    result = run("scan", archive, "--out", out, *FAST)
+    assert result.exit_code == 2
+    assert "holds a finished scan" in result.stderr
+    assert not result.stdout
+    again = run("scan", archive, "--out", out, "--resume", "--top", "5", *FAST)
+    assert again.exit_code == 0
+    assert again.stdout.startswith("5 suspects of 400 rows")
+    assert run("scan", archive, "--out", out, "--resume", *FAST).exit_code == 0
+
+
+def test_decisions_are_applied(scanned, tmp_path):
+    out, _ = scanned
+    issues = read_csv(out / "issues.csv")
+    decisions = issues[["id", "given_label", "suggested_label"]].head(3).copy()
+    decisions["decision"], decisions["label"] = ["relabel", "drop", "keep"], decisions["suggested_label"]
+    write_csv(tmp_path / "decisions.csv", decisions)
+    result = run("apply", out, tmp_path / "decisions.csv", "--out", tmp_path / "labels.csv")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("399 labels, 1 of them changed")
+    labels = read_csv(tmp_path / "labels.csv")
+    assert len(labels) == 399
+    assert labels.set_index("id").loc[issues["id"][0], "label"] == issues["suggested_label"][0]
+    assert run("apply", out, "--out", tmp_path / "labels.csv").exit_code == 2
+    assert run("apply", out, "--out", tmp_path / "labels.csv", "--overwrite", "--undecided", "drop").exit_code == 0
+    assert len(read_csv(tmp_path / "labels.csv")) == 400 - len(issues)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere"], "must be a folder or a file, got nothing there"),
+        (["data", "--network", "no"], "`network` must be one of"),
+        (["data", "--noise-rate", "0.1", "--top", "3"], "`top` must be left out where `noise_rate` is given"),
+        (["data", "--label", "no"], "must have an array of labels, 'no'"),
+        (["data", "--top", "500"], "`top` must be at most 400"),
+        (["data", "--epochs", "0"], "Invalid value for '--epochs'"),
+        (["data", "--planted", "0.5"], "Invalid value for '--planted'"),
+    ],
+)
+def test_wrong_input_ends_with_status_2_and_writes_nothing(archive, tmp_path, arguments, said, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    source = archive if arguments[0] == "data" else tmp_path / arguments[0]
+    result = run("scan", source, "--out", tmp_path / "out", *arguments[1:])
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not (tmp_path / "out" / "summary.json").exists()
+
+
+def test_a_folder_that_cannot_be_written(archive, tmp_path):
+    (tmp_path / "file").touch()
+    result = run("scan", archive, "--out", tmp_path / "file" / "out", *FAST)
+    assert result.exit_code == 1
+    assert "error:" in result.stderr
+
+
+def test_what_is_skipped_is_told_and_listed(tmp_path):
+    for name in ("[red]cat[/red]", "=dog"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        for number in range(8):
+            Image.new("L", (8, 8), 30 * number).save(tmp_path / "in" / name / f"{number}.png")
+    (tmp_path / "in" / "=dog" / "bad.png").write_text("no picture")
+    result = run("scan", tmp_path / "in", "--out", tmp_path / "out", *FAST)
+    assert result.exit_code == 0, result.output
+    assert "skipped: =dog/bad.png: no image, or a damaged one" in result.stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["skipped"] == [{"id": "=dog/bad.png", "reason": "no image, or a damaged one"}]
+    assert {part["name"] for part in summary["classes"]} == {"[red]cat[/red]", "=dog"}
+    rows = (tmp_path / "out" / "clean.csv").read_text() + (tmp_path / "out" / "issues.csv").read_text()
+    assert ",=dog" not in rows
+    assert "\n=" not in rows
+
+
+def test_the_version_is_told():
+    assert run("version").stdout.strip() == lossbuf.__version__
+    assert run("--help").exit_code == 0
+
+
+def _started(archive, out, *more):
+    code = "from lossbuf.cli import app; app()"
+    here = os.environ | {"PYTHONPATH": str(Path(lossbuf.__file__).parents[1])}
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "scan",
+        archive,
+        "--out",
+        out,
+        "--batch-size",
+        "32",
+        "--device",
+        "cpu",
+        *more,
+    ]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=here)
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_was_done(archive, tmp_path):
+    out, epochs = tmp_path / "out", ["--epochs", "300"]
+    process = _started(archive, out, *epochs)
+    try:
+        end = time.monotonic() + 120
+        while not (out / "scan.pt").exists() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, stderr
+    assert not stdout
+    assert "--resume goes on" in stderr.replace("\n", " ")
+    assert not (out / "summary.json").exists()
+    again = run("scan", archive, "--out", out, "--resume", "--batch-size", "32", "--device", "cpu", *epochs)
+    assert again.exit_code == 0, again.output
+    assert (out / "summary.json").exists()
