@@ -15,7 +15,8 @@ epochs and 10,000 test images, every ``--evaluate-every`` iterations; the refere
 
 Both get the same weights and the same batches; the distance and the gradient of the images are compared. The
 reference's own functions are called (its networks, distance, epochs); its loop over the classes is written out here,
-since there it is part of a script. Without ``--reference`` only ours is timed.
+since there it is part of a script. Ours runs plain and with ``compiled=True``, which takes no part in the
+evaluation. Without ``--reference`` only ours is timed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import scipy.ndimage
@@ -90,8 +91,10 @@ class Case:
 class Ours:
     """The library, through what it offers."""
 
-    def __init__(self, case: Case, dtype: str) -> None:
-        self.case, self.dtype = case, dtype
+    def __init__(self, case: Case, dtype: str, *, compiled: bool = False) -> None:
+        self.case, self.dtype, self.compiled = case, dtype, compiled
+        # A graph belongs to the parameters it was made for, and is made in the turn that warms up.
+        self.network = cast(nn.Module, torch.compile(case.network, dynamic=False)) if compiled else case.network
         self.rows_at_once = 32 if case.device.type == "cpu" else BATCH
         self.together = case.device.type == "cuda"
 
@@ -101,7 +104,7 @@ class Ours:
         low = torch.autocast(self.case.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")
         with low:
             return class_gradients(
-                self.case.network, x, torch.ones(x.shape[:2], device=x.device), together=self.together,
+                self.network, x, torch.ones(x.shape[:2], device=x.device), together=self.together,
                 rows_at_once=self.rows_at_once,
             )  # fmt: skip
 
@@ -127,7 +130,7 @@ class Ours:
         labels = self.case.labels(real).cpu().numpy()
         GradientMatching(
             self.case.ipc, iterations=2, outer_steps=outer_steps, inner_epochs=inner_epochs, dtype=self.dtype,
-            device=str(self.case.device), random_state=0,
+            compiled=self.compiled, device=str(self.case.device), random_state=0,
         ).fit(real.cpu().numpy(), labels, callback=note)  # fmt: skip
         return ends[1] - ends[0]
 
@@ -250,7 +253,12 @@ def timed(device: torch.device, call: Callable[[], Any]) -> float:
 
 def measure(case: Case, folder: Path | None, repeats: int, every: float) -> dict[str, Any]:
     """Medians of all parts, and what they add up to."""
-    runs: dict[str, Ours | Reference] = {"ours": Ours(case, "float32"), "ours, bfloat16": Ours(case, "bfloat16")}
+    runs: dict[str, Ours | Reference] = {
+        "ours": Ours(case, "float32"),
+        "ours, compiled": Ours(case, "float32", compiled=True),
+        "ours, bfloat16": Ours(case, "bfloat16"),
+        "ours, bfloat16, compiled": Ours(case, "bfloat16", compiled=True),
+    }
     if folder is not None:
         runs["reference"] = Reference(case, folder)
     turns: dict[str, dict[str, list[float]]] = {name: {part: [] for part in PARTS} for name in runs}

@@ -1,0 +1,88 @@
+"""Compiled networks learn the same images but for rounding, from one graph."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from condensation.condenser import RealImages
+from condensation.matching import GradientMatching
+from condensation.matching.networks import Networks
+from lossbuf.networks import ConvNet
+
+pytestmark = [
+    pytest.mark.usefixtures("no_shape_checks", "fresh_compiler"),
+    # torch's compiler looks at .grad and hides this warning of its own, but not where warnings are errors.
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+
+@pytest.fixture
+def fresh_compiler():
+    """Forget what other tests compiled: the number of variants is limited."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def small(shape, num_classes):
+    return ConvNet(shape[0], num_classes, shape[1:], width=8, depth=2)
+
+
+def images():
+    draw = np.random.RandomState(0)
+    return draw.rand(60, 1, 8, 8).astype(np.float32), np.arange(60) % 3
+
+
+def real():
+    x, y = images()
+    return RealImages(torch.from_numpy(x), torch.from_numpy(y))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_images_are_the_same_but_for_rounding(dtype):
+    settings = {"ipc": 2, "network": small, "iterations": 2, "outer_steps": 2, "inner_epochs": 2, "lr": 0.01}
+    settings |= {"batch_size": 16, "dtype": dtype, "random_state": 0, "device": "cpu"}
+    plain = GradientMatching(**settings).fit(*images())
+    compiled = GradientMatching(**settings, compiled=True).fit(*images())
+    tolerance = 1e-4 if dtype == "float32" else 2e-2
+    np.testing.assert_allclose(compiled.images_, plain.images_, atol=tolerance)
+    np.testing.assert_allclose(compiled.losses_, plain.losses_, rtol=10 * tolerance)
+    if dtype == "bfloat16":
+        return
+    again = GradientMatching(**settings, compiled=True).fit(*images())
+    assert (again.images_ == compiled.images_).all()
+
+
+def test_a_fresh_network_has_the_weights_of_its_draw():
+    plain, shared = (Networks(small, real(), torch.device("cpu"), compiled=compiled) for compiled in (False, True))
+    first = None
+    for seed in range(3):
+        expected = plain.fresh(torch.Generator().manual_seed(seed))
+        found = shared.fresh(torch.Generator().manual_seed(seed))
+        first = found if first is None else first
+        assert found is first
+        assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters(), strict=True))
+        assert all(parameter.grad is None for parameter in found.parameters())
+        found.classifier.bias.grad = torch.ones(3)
+    assert plain.fast(expected) is expected
+    assert all(a is b for a, b in zip(shared.fast(first).parameters(), first.parameters(), strict=True))
+
+
+def test_networks_that_cannot_share_a_graph_are_refused():
+    def with_norm(shape, num_classes):
+        return ConvNet(shape[0], num_classes, shape[1:], width=4, norm="batch")
+
+    with pytest.raises(ValueError, match="`network` must have no buffers to be compiled"):
+        Networks(with_norm, real(), torch.device("cpu"), compiled=True).fresh(torch.Generator())
+    widths = iter((4, 5))
+
+    def changing(shape, num_classes):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, next(widths)), nn.Linear(5, num_classes))
+
+    networks = Networks(changing, real(), torch.device("cpu"), compiled=True)
+    networks.fresh(torch.Generator())
+    with pytest.raises(ValueError, match="`network` must make networks of one form"):
+        networks.fresh(torch.Generator())
