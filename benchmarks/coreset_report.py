@@ -133,7 +133,7 @@ def markdown(rows: list[list[str]]) -> str:
 
 
 def _ordered(names: Any) -> list[str]:
-    known = ["random", "herding", "k-center", "k-means", "forgetting", "el2n", "craig", "crust"]
+    known = ["random", "herding", "k-center", "k-means", "forgetting", "forgetting-last", "el2n", "craig", "crust"]
     there = set(names)
     return [name for name in known if name in there]
 

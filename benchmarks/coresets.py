@@ -8,10 +8,11 @@
         --device cuda                                               (a GPU: the published protocol)
 
 Protocol. *accuracy*: one network (ConvNet, width 32, batch norm) is trained on all rows; its features serve Herding,
-K-Center and k-means, its first epochs' gradients CRAIG and CRUST, its run's statistics Forgetting and EL2N. A coreset
-is evaluated by :func:`condensation.evaluate.evaluate`: fresh ConvNet-3 networks (width 128, instance norm), 300 epochs;
-MNIST, as published, with crops, scales and rotations, and then 1000 epochs. Mean and deviation over the networks. The
-published columns are those of Zhao et al. 2021, with 20 networks.
+K-Center and k-means, its first epochs' gradients CRAIG and CRUST, its run's statistics Forgetting (rows never learnt
+first, as published, or last) and EL2N. A coreset is evaluated by :func:`condensation.evaluate.evaluate`: fresh
+ConvNet-3 networks (width 128, instance norm), 300 epochs; MNIST, as published, with crops, scales and rotations, and
+then 1000 epochs. Mean and deviation over the networks. The published columns are those of Zhao et al. 2021, with 20
+networks.
 
 *noise*: wrong labels are put in; every method chooses from all rows (noisy), from those that one training with loss
 buffers and .03 planted labels keeps (cleaned), and from the truly clean ones (clean). What a method looks at comes from
@@ -109,6 +110,9 @@ METHODS: dict[str, Callable[[Run, int, int], coresets.Random | Any]] = {
     "k-center": lambda run, ipc, seed: coresets.KCenter(ipc=ipc, features=run.features),
     "k-means": lambda run, ipc, seed: coresets.KMeans(ipc=ipc, features=run.features, random_state=seed),
     "forgetting": lambda run, ipc, seed: coresets.Forgetting(ipc=ipc, statistics=run.statistics),
+    "forgetting-last": lambda run, ipc, seed: coresets.Forgetting(
+        ipc=ipc, statistics=run.statistics, never_learned="last"
+    ),
     "el2n": lambda run, ipc, seed: coresets.GradientNorm(ipc=ipc, norms=run.error_norms.numpy()),
     "craig": lambda run, ipc, seed: coresets.Craig(ipc=ipc, features=run.logit_gradients),
     "crust": lambda run, ipc, seed: coresets.Crust(ipc=ipc, features=run.feature_gradients),
