@@ -57,7 +57,7 @@ def coreset(
         _check_one_of("method", method, CORESETS)
         if ipc is not None and size is not None:
             raise InputError(f"`size` must be left out where `ipc` is given, got {size:g}.")
-        asked: dict[str, Any] = {"ipc": 10 if size is None else ipc, "size": size if size is None else _size(size)}
+        asked: dict[str, Any] = {"ipc": ipc or 10} if size is None else {"size": _size(size)}
         read = ReadSettings(label=label, image=image, row_id=row_id, image_size=image_size, follow_links=follow_links)
         files = _files(out, ("coreset.csv", "coreset.npz", "coreset.png"), overwrite)
         data, chosen, made = _made(path, read, _coreset(method, asked), seed)

@@ -44,9 +44,9 @@ def test_a_coreset_of_a_scan_has_clean_rows(scanned, archive, tmp_path, method):
     assert len(rows) == len(small) == 20
     assert set(rows["id"]) <= set(read_csv(scanned / "clean.csv")["id"])
     assert sorted(rows["label"]) == sorted(f"digit {n}" for n in range(10) for _ in range(2))
-    data = np.load(archive)
     chosen = rows["row"].astype(int).to_numpy()
-    assert (small.x.numpy()[:, 0] == data["x"][chosen]).all()
+    with np.load(archive) as data:
+        assert (small.x.numpy()[:, 0] == data["x"][chosen]).all()
     assert [small.class_names[label] for label in small.labels] == rows["label"].tolist()
     assert small.provenance.cleaning.dropped == 300 - len(read_csv(scanned / "clean.csv"))
     assert small.provenance.rows.tolist() == chosen.tolist()
