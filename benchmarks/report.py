@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.metrics import places
 from benchmarks.results import read_json, write_json
 from lossbuf.files import write_whole
+from lossbuf.report.figures import draw_histogram, draw_pure_rates, pure_rates
 
 NAMES = {
     "posterior": "posterior",
@@ -160,21 +160,11 @@ def figures(folder: Path) -> list[Path]:
 
 
 def _pure_rate_figure(scores: list[dict[str, NDArray[Any]]]) -> Figure:
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.subplots()
-    shares = np.linspace(0.05, 1, 96)
-    for method, name in NAMES.items():
-        curves = []
-        for seed in scores:
-            clean = ~seed["noise_mask"][np.argsort(-places(seed[method], seed["label_loss"]))]
-            pure = np.cumsum(clean) / np.arange(1, len(clean) + 1)
-            curves.append(pure[np.maximum(np.round(shares * len(clean)).astype(int), 1) - 1])
-        line = ":" if method == "random" else "-"
-        axes.plot(shares, np.mean(curves, 0), label=name, linewidth=1.2, linestyle=line)
-    axes.axvline(1 - float(scores[0]["noise_mask"].mean()), color="0.7", linewidth=0.8)
-    axes.set(xlabel="share of rows kept", ylabel="pure rate", title="Clean share of the kept rows")
-    axes.legend(fontsize=7, loc="upper right")
-    return figure
+    curves = {
+        name: np.mean([pure_rates(seed[key], seed["noise_mask"], tie_break=seed["label_loss"]) for seed in scores], 0)
+        for key, name in NAMES.items()
+    }
+    return draw_pure_rates(curves, kept_share=1 - float(scores[0]["noise_mask"].mean()))
 
 
 def _epoch_figure(seed_folders: list[Path]) -> Figure:
@@ -200,13 +190,9 @@ def _epoch_figure(seed_folders: list[Path]) -> Figure:
 def _histogram_figure(scores: dict[str, NDArray[Any]]) -> Figure:
     figure = Figure(figsize=(9.6, 4.8), layout="constrained")
     methods = ("posterior", "score", "score2", "score3", "label_loss", "aum")
-    noisy = scores["noise_mask"].astype(bool)
     for axes, method in zip(figure.subplots(2, 3).flat, methods, strict=True):
-        low, high = np.nanpercentile(scores[method], [0, 99.5])
-        bins = np.linspace(low, max(high, low + 1e-6), 50)
-        values = np.clip(scores[method], bins[0], bins[-1])
-        axes.hist([values[~noisy], values[noisy]], bins=bins, stacked=True, label=["clean", "wrong label"])
-        axes.set(title=NAMES[method], yscale="log", xlabel="higher is more suspect")
+        draw_histogram(axes, scores[method], scores["noise_mask"])
+        axes.set(title=NAMES[method], xlabel="higher is more suspect", ylabel="rows")
         axes.title.set_fontsize(9)
     figure.axes[0].legend(fontsize=8)
     return figure

@@ -1,12 +1,18 @@
 """Find wrong labels while a network trains, and clean the data."""
 
+from typing import TYPE_CHECKING, Any
+
 from lossbuf.buffers import ClassLossBuffer, LossBuffers
 from lossbuf.callback import LossBufferCallback, LossBufferWarning
 from lossbuf.data import IndexedDataset
+from lossbuf.export import label_issues
+from lossbuf.interchange import find_label_issues, label_quality
 from lossbuf.losses import SampleLosses, sample_losses
-from lossbuf.selectors import LossBufferSelector
 from lossbuf.thresholds import Cut, KnownRate, MaxFDR, Mixture, Otsu
 from lossbuf.verdict import Verdict
+
+if TYPE_CHECKING:
+    from lossbuf.selectors import LossBufferSelector
 
 __version__ = "0.1.0"
 
@@ -24,5 +30,22 @@ __all__ = [
     "Otsu",
     "SampleLosses",
     "Verdict",
+    "find_label_issues",
+    "label_issues",
+    "label_quality",
     "sample_losses",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The selector, on first use: scikit-learn, which it needs, takes longer to import than all else here."""
+    if name != "LossBufferSelector":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from lossbuf.selectors import LossBufferSelector
+
+    globals()[name] = LossBufferSelector
+    return LossBufferSelector
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,9 +12,6 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 
 from lossbuf import checks
 from lossbuf.scores import suspicion_order
@@ -84,6 +81,9 @@ class Mixture:
 
     def __call__(self, suspicion: ArrayLike, tie_break: ArrayLike | None = None) -> Cut:
         """Apply the rule to suspicions of shape ``(n_samples,)``; there are no ties to break."""
+        from sklearn.exceptions import ConvergenceWarning  # slow to import, and needed here alone
+        from sklearn.mixture import GaussianMixture
+
         values, known = _spread(suspicion)
         if known is None:
             return _no_cut(len(values))
@@ -131,6 +131,8 @@ class MaxFDR:
 
     def __call__(self, suspicion: ArrayLike, tie_break: ArrayLike | None = None) -> Cut:
         """Apply the rule to log-odds of shape ``(n_samples,)``; equals are all suspects or none."""
+        from scipy.special import expit  # slow to import
+
         values = _checked(suspicion)
         worst_first = -np.sort(-values[~np.isnan(values)])
         if not len(worst_first):

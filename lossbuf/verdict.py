@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import expit
 from torch import Tensor
 
 from lossbuf import checks
@@ -167,6 +166,8 @@ def table(
     """All rows, most suspect first; see :meth:`~lossbuf.callback.LossBufferCallback.report`."""
     columns = {name: value.cpu().numpy() for name, value in vars(statistics).items() if name != "other_class"}
     if verdict.transition is not None:
+        from scipy.special import expit  # slow to import
+
         columns = {"wrong_probability": expit(verdict.suspicion), **columns}
     given, suspects = labels.cpu().numpy(), verdict.cut.suspect_mask
     rows = pd.DataFrame(

@@ -172,6 +172,17 @@ def test_classes_that_no_label_names():
     assert alone.sum() <= 57
 
 
+@pytest.mark.filterwarnings("ignore::lossbuf.LossBufferWarning")
+@pytest.mark.parametrize("settings", [{}, {"max_fdr": 1.0}])
+def test_every_class_keeps_some_rows(settings):
+    labels = np.arange(200) % 2
+    probs = np.tile([0.98, 0.02], (200, 1))  # every row of class 1 looks like one of class 0
+    mask = find_label_issues(labels, probs, **settings)
+    assert (~mask[labels == 1]).sum() >= 5
+    assert (~mask[labels == 0]).sum() >= 5
+    assert mask[labels == 1].sum() > 50
+
+
 def test_certain_probabilities():
     labels = np.arange(300) % 3
     probs = np.eye(3)[labels]
