@@ -5,8 +5,44 @@ import pytest
 
 from lossbuf.safe_csv import escaped, read_csv, unescaped, write_csv
 
-TEXTS = ["", "a", "=1+1", "+1", "-2.5e3", "-a", "@x", "'", "''", "'=", "'a", "\tx", "\r", "\nx", "＝1", "a,b", 'a"b', "a\nb",
-         " a ", "NA", "null", "1", "é", "-", "+", "=", "@SUM(A1)", "-1+1", "1e5", ".5", "-.5", "=cmd|' /C calc'!A0"]  # fmt: skip
+WIDE = "\uff1d1"  # a full-width =
+TEXTS = [
+    "",
+    "a",
+    "=1+1",
+    "+1",
+    "-2.5e3",
+    "-a",
+    "@x",
+    "'",
+    "''",
+    "'=",
+    "'a",
+    "\tx",
+    "\r",
+    "\nx",
+    WIDE,
+    "a,b",
+    'a"b',
+    "a\nb",
+]
+TEXTS += [
+    "a",
+    " a ",
+    "NA",
+    "null",
+    "1",
+    "é",
+    "-",
+    "+",
+    "=",
+    "@SUM(A1)",
+    "-1+1",
+    "1e5",
+    ".5",
+    "-.5",
+    "=cmd|' /C calc'!A0",
+]
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -18,7 +54,7 @@ def test_no_two_texts_become_one():
     assert len({escaped(text) for text in TEXTS}) == len(set(TEXTS))
 
 
-@pytest.mark.parametrize("text", ["=1+1", "@x", "-1+1", "+a", "\tx", "\rx", "＝1", "-", "=HYPERLINK(1)"])
+@pytest.mark.parametrize("text", ["=1+1", "@x", "-1+1", "+a", "\tx", "\rx", WIDE, "-", "=HYPERLINK(1)"])
 def test_formulas_are_no_formulas(text):
     assert escaped(text)[0] == "'"
 

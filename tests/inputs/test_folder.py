@@ -113,7 +113,6 @@ def test_modes_and_sizes_become_alike(tmp_path):
     save(tmp_path / "b" / "bit.png", 1, (16, 16), "1")
     save(tmp_path / "b" / "cmyk.jpg", (0, 0, 0, 0), (16, 16), "CMYK")
     data = read_labelled(tmp_path)
-    pictures = dict(zip(data.ids, data.x, strict=True))
     assert data.x.shape == (6, 3, 16, 16)  # the median of the shorter sides, 10 12 16 16 16 16, is 16
     assert data.notes[0].startswith("Images were cropped to squares and brought to 16x16 pixels")
 
@@ -194,7 +193,7 @@ def test_bad_folders_are_refused(tmp_path):
 def test_a_folder_of_damaged_pictures_tells_the_first(tmp_path):
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "a.png").touch()
-    with pytest.raises(InputError, match="no rows to read. The first of 1 skipped: cat/a.png, no image"):
+    with pytest.raises(InputError, match=r"no rows to read\. The first of 1 skipped: cat/a\.png, no image"):
         read_labelled(tmp_path)
 
 
