@@ -1,5 +1,7 @@
 """Hugging Face's Trainer, with the adapter's mixin, learns and finds what the plain loop does."""
 
+import os
+
 import pytest
 import torch
 from torch import nn
@@ -26,6 +28,7 @@ from tests.states import assert_same_bits
 
 pytest.importorskip("transformers")
 
+from accelerate.state import AcceleratorState
 from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification, default_data_collator
 from transformers.trainer_callback import TrainerCallback
 
@@ -85,10 +88,12 @@ def trainer(mine, folder, model=None, train=None, callbacks=(), id_column=None, 
 
 
 @pytest.fixture(autouse=True)
-def _seeds_of_ones_own():
-    """The trainer sets the global ones."""
+def _nothing_global():
+    """The trainer sets global seeds, and a global precision."""
     with torch.random.fork_rng():
         yield
+    AcceleratorState._reset_state()
+    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -153,6 +158,20 @@ def test_names_of_samples_in_the_order_of_the_labels(tmp_path):
     one.train()
     plain_loop(plain, one.model.seen.batches)
     assert_same_bits(dict(mine.named_buffers()), dict(plain.named_buffers()))
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield from samples(n=lambda row: row)
+
+
+def test_a_stream_that_tells_its_rows(tmp_path):
+    mine, plain = callback(), callback()
+    one = trainer(mine, tmp_path, train=Stream(), id_column="n", max_steps=3 * STEPS)
+    one.train()
+    other = plain_loop(plain, one.model.seen.batches)
+    assert_same(mine, plain, one.model.body, other)
+    assert mine.epoch == 3
 
 
 def test_a_data_set_of_the_datasets_library(tmp_path):
@@ -267,10 +286,6 @@ def test_what_is_wrong_is_told(tmp_path):
         trainer(callback(), tmp_path, train=samples()[:100]).train()
     with pytest.raises(ValueError, match="`train_dataset` must hold a column 'file', got the keys "):
         trainer(callback(), tmp_path, id_column="file").train()
-
-    class Stream(IterableDataset):
-        def __iter__(self):
-            yield from samples()
 
     with pytest.raises(ValueError, match=r"`train_dataset` must be map-style, got Stream\. Give `id_column`"):
         trainer(callback(), tmp_path, train=Stream(), max_steps=5).train()

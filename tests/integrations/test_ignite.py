@@ -130,7 +130,7 @@ def test_a_resumed_run_ends_with_the_same_bits(event, first, tmp_path):
     assert_same(resumed, alone, after.model, left_alone.model)
 
 
-def test_a_run_resumed_within_an_epoch_goes_on_with_it(tmp_path):
+def test_a_run_resumed_within_an_epoch_goes_on_with_it():
     """Ignite starts the data anew and makes the steps that were missing."""
     mine = callback("watch")
     run = Run(mine)
@@ -148,9 +148,20 @@ def test_a_run_resumed_within_an_epoch_goes_on_with_it(tmp_path):
     came = [{row for rows in batches[start : start + STEPS] for row in rows} for start in range(0, len(batches), STEPS)]
     assert resumed.statistics().count.tolist() == [sum(row in rows for rows in came) for row in range(len(dataset()))]
 
-    run.trainer.state.max_epochs = None
-    run.train(epochs=1)  # anew, in place of resumed: what was left open has ended
-    assert mine.epoch == 3
+
+def test_a_run_started_again_begins_an_epoch():
+    mine = callback("watch")
+    run = Run(mine)
+    run.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=STEPS + 4), lambda engine: engine.terminate())
+    run.train()
+    assert mine.epoch == 1
+    run.train()  # Ignite leaves the second epoch as it is, and begins the third
+    assert mine.epoch == EPOCHS
+    assert len(run.seen.batches) == (EPOCHS - 1) * STEPS + 4
+    counts = mine.statistics().count.tolist()
+    assert counts == [
+        EPOCHS - 1 + any(row in rows for rows in run.seen.batches[STEPS : STEPS + 4]) for row in range(330)
+    ]
 
 
 def test_a_state_of_other_labels_is_refused():

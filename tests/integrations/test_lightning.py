@@ -35,7 +35,7 @@ from lossbuf.integrations.lightning import LightningLossBuffer  # noqa: E402
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
-    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),
+    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),  # Lightning's own
 ]
 
 
@@ -169,7 +169,7 @@ def test_the_best_weights_can_be_tested_without_undoing_anything(tmp_path):
     module, one = Digits(), trainer(tmp_path, LightningLossBuffer(mine), keeper, enable_checkpointing=True)
     one.fit(module, loader(shuffle=True), loader())
     before = {name: value.clone() for name, value in mine.named_buffers()}
-    one.validate(module, loader(), ckpt_path="best", verbose=False, weights_only=True)
+    one.validate(module, loader(), ckpt_path="best", verbose=False)
     assert mine.epoch == EPOCHS
     assert_same_bits(before, dict(mine.named_buffers()))
 

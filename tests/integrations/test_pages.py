@@ -23,6 +23,7 @@ def test_there_is_a_page_for_each_adapter():
 
 @pytest.mark.parametrize("page", LIBRARIES)
 @pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
+@pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated")  # Lightning's
 def test_a_page_is_a_program(page, tmp_path, monkeypatch, capsys):
     pytest.importorskip(LIBRARIES[page])
     text = (PAGES / f"{page}.md").read_text()
