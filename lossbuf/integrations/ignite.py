@@ -60,9 +60,7 @@ class IgniteLossBuffer:
         x, labels, rows = (convert_tensor(part, device, non_blocking) for part in (x, labels, rows))
         return x, (labels, rows)
 
-    def __call__(
-        self, logits: Float[Tensor, "batch num_classes"], target: tuple[Tensor, Rows]
-    ) -> Float[Tensor, ""]:
+    def __call__(self, logits: Float[Tensor, "batch num_classes"], target: tuple[Tensor, Rows]) -> Float[Tensor, ""]:
         """Take note of a training batch and give its weighted mean cross-entropy.
 
         Args:
