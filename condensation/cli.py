@@ -63,7 +63,7 @@ def coreset(
         data, chosen, made = _made(path, read, _coreset(method, asked), seed)
         _save(made, data, files[1], files[2])
         _write_rows(files[0], data, made, chosen)
-        typer.echo(f"{len(made)} rows of {len(data)}; {out}")
+        typer.echo(f"{len(made)} rows of {len(chosen.kept_indices_)}; {out}")
 
 
 @app.command()
@@ -95,10 +95,10 @@ def condense(
         settings |= {"progress": True} | ({} if lr is None else {"lr": lr})
         make = _condenser(method, settings, soft_labels)
         checkpoint = None if soft_labels else files[2]
-        data, _, made = _made(path, read, make, seed, checkpoint)
+        data, pipeline, made = _made(path, read, make, seed, checkpoint)
         _save(made, data, files[0], files[1])
         files[2].unlink(missing_ok=True)
-        typer.echo(f"{len(made)} images learned from {len(data)}; {out}")
+        typer.echo(f"{len(made)} images learned from {len(pipeline.kept_indices_)}; {out}")
 
 
 def _made(
