@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -59,7 +60,7 @@ def coreset(
             raise InputError(f"`size` must be left out where `ipc` is given, got {size:g}.")
         asked: dict[str, Any] = {"ipc": ipc or 10} if size is None else {"size": _size(size)}
         read = ReadSettings(label=label, image=image, row_id=row_id, image_size=image_size, follow_links=follow_links)
-        files = _files(out, ("coreset.csv", "coreset.npz", "coreset.png"), overwrite)
+        files = _files(path, out, ("coreset.csv", "coreset.npz", "coreset.png"), overwrite)
         data, chosen, made = _made(path, read, _coreset(method, asked), seed)
         _save(made, data, files[1], files[2])
         _write_rows(files[0], data, made, chosen)
@@ -90,7 +91,7 @@ def condense(
         _check_one_of("method", method, tuple(CONDENSERS))
         read = ReadSettings(label=label, image=image, row_id=row_id, image_size=image_size, follow_links=follow_links)
         names = ("condensed.npz", "condensed.png", "condense.pt")
-        files = _files(out, names, overwrite, resume)
+        files = _files(path, out, names, overwrite, resume)
         settings: dict[str, Any] = {"ipc": ipc, "iterations": iterations or CONDENSERS[method], "device": device}
         settings |= {"progress": True} | ({} if lr is None else {"lr": lr})
         make = _condenser(method, settings, soft_labels)
@@ -186,12 +187,15 @@ def _check_one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _size(size: float) -> int | float:
-    if size <= 0 or (size >= 1 and size != int(size)):
+    if not math.isfinite(size) or size <= 0 or (size >= 1 and size != int(size)):
         raise InputError(f"`size` must be a share below 1 or a whole number of rows, got {size:g}.")
     return size if size < 1 else int(size)
 
 
-def _files(out: Path, names: tuple[str, ...], overwrite: bool, resume: bool = False) -> list[Path]:
+def _files(path: Path, out: Path, names: tuple[str, ...], overwrite: bool, resume: bool = False) -> list[Path]:
+    """The files to write; refused where they are there, or would be read as images of the source."""
+    if path.is_dir() and not (path / "scan.json").is_file() and out.resolve().is_relative_to(path.resolve()):
+        raise InputError(f"`out` must lie outside the folder of images, got {out}.")
     files = [out / name for name in names]
     there = [file for file in files if file.exists()]
     if there and overwrite:

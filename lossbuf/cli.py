@@ -190,10 +190,14 @@ def apply(
 ) -> None:
     """Write the labels of all rows with the decisions carried out."""
     from lossbuf.safe_csv import write_csv
+    from lossbuf.scan import ScanFolder
     from lossbuf.scan.decisions import corrected_labels
 
     with told_errors():
         labels = corrected_labels(scan, decisions, undecided=undecided)
+        read = [*ScanFolder(scan).files(), *([] if decisions is None else [decisions])]
+        if out.resolve() in {file.resolve() for file in read}:
+            raise InputError(f"`out` must be another file than those that are read, got {out}.")
         check_free(out, overwrite)
         write_csv(out, labels)
         changed = int(np.sum(labels["label"].to_numpy() != labels["given_label"].to_numpy()))

@@ -23,6 +23,8 @@ from lossbuf.callback import LossBufferCallback
 from lossbuf.files import load_tensors, save_tensors
 
 _KIND = "lossbuf.training"
+_STATE = ("of", "step", "network", "optimizer", "callback", "order_state", "in_epoch", "generator", "rng", "cuda_rng",
+          "loss_sum", "history")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,6 +281,9 @@ class _Run:
         if self.checkpoint is None or not self.checkpoint.exists():
             return
         state = load_tensors(self.checkpoint, _KIND)
+        missing = [name for name in _STATE if name not in state]
+        if missing:
+            raise ValueError(checks.problem("checkpoint", f"must hold {missing[0]!r}", f"none in {self.checkpoint}"))
         of = state["of"]
         other = {name: of.get(name) for name, value in self._identity().items() if of.get(name) != value}
         if other:

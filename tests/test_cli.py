@@ -85,6 +85,7 @@ def test_decisions_are_applied(scanned, tmp_path):
     assert len(labels) == 399
     assert labels.set_index("id").loc[issues["id"][0], "label"] == issues["suggested_label"][0]
     assert run("apply", out, "--out", tmp_path / "labels.csv").exit_code == 2
+    assert "must be another file" in run("apply", out, "--out", out / "clean.csv", "--overwrite").stderr
     assert run("apply", out, "--out", tmp_path / "labels.csv", "--overwrite", "--undecided", "drop").exit_code == 0
     assert len(read_csv(tmp_path / "labels.csv")) == 400 - len(issues)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -31,17 +29,24 @@ def read_archive(path: Path, settings: ReadSettings) -> LabelledData:
     """
     where = f"the archive {path}"
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
             names = archive.files
             x = archive[_chosen(where, None, X_NAMES, names, "samples")]
             label_name = _chosen(where, settings.label, LABEL_NAMES, names, "labels")
             labels = archive[label_name]
-            ids = archive[settings.row_id or "ids"] if (settings.row_id or "ids") in names else None
+            row_id = None if settings.row_id is None else _chosen(where, settings.row_id, (), names, "row names")
+            ids = archive[row_id or "ids"] if (row_id or "ids") in names else None
             class_names = archive["class_names"] if "class_names" in names else None
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # a damaged file may raise almost anything
         raise InputError(f"{where} must hold arrays of numbers and texts, got {error}.") from error
+    for name, array in (("samples", x), (label_name, labels), ("ids", ids), ("class_names", class_names)):
+        if array is not None and not isinstance(array, np.ndarray):
+            raise InputError(f"{where}: {name} must be an array, got {type(array).__name__}.")
+    for name, array in (("ids", ids), ("class_names", class_names)):
+        if array is not None and array.ndim != 1:
+            raise InputError(f"{where}: {name} must have one axis, got shape {array.shape}.")
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iubUSf":
@@ -78,9 +83,10 @@ def _chosen(where: str, asked: str | None, usual: Collection[str], names: Collec
 def _texts(where: str, labels: NDArray[Any], class_names: NDArray[Any] | None) -> list[str | None]:
     values: list[Any] = labels.tolist()
     if labels.dtype.kind == "f":
-        values = [None if value != value else int(value) if value == int(value) else value for value in values]
-        if any(isinstance(value, float) for value in values):
-            raise InputError(f"{where} must have whole numbers or texts as labels, got a fraction.")
+        fractions = [value for value in values if value == value and not float(value).is_integer()]
+        if fractions:
+            raise InputError(f"{where} must have whole numbers or texts as labels, got {fractions[0]}.")
+        values = [None if value != value else int(value) for value in values]
     if labels.dtype.kind == "S":
         values = [value.decode("utf-8", "backslashreplace") for value in values]
     if class_names is not None and labels.dtype.kind in "iuf":

@@ -14,7 +14,7 @@ def read_folder(root: Path, settings: ReadSettings) -> LabelledData:
     """Read ``root/class name/any/depth/picture.png``; ids are paths below ``root``.
 
     Hidden files, and files whose ending is not a picture's, are passed over. Skipped, with the reason: pictures that
-    cannot be read, that lie in no class folder, or that a symbolic link outside ``root`` leads to.
+    cannot be read, that lie in no class folder, or that a link brings a second time; and links out of ``root``.
 
     Raises:
         InputError: If there is no class folder with pictures, or what
@@ -38,6 +38,8 @@ def read_folder(root: Path, settings: ReadSettings) -> LabelledData:
             f"{where} must hold a subfolder a class with images in it, got {len(skipped)} images elsewhere and "
             f"{others} other files. Is it the right folder? Labels that stand in a table: give the table."
         )
+    files, again = _once(files)
+    skipped += [(_name(file, root), "a link to an image that is read already") for file in again]
     pictures = read_pictures(files, size=settings.image_size)
     skipped += [(_name(files[place], root), reason) for place, reason in pictures.skipped]
     read = [files[place] for place in pictures.read]
@@ -54,37 +56,63 @@ def read_folder(root: Path, settings: ReadSettings) -> LabelledData:
     )
 
 
+def _once(files: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Files in the order of their names, and links to one of them or to what an earlier link leads to."""
+    files = sorted(files)
+    seen = {file.resolve() for file in files if not file.is_symlink()}
+    once, again = [], []
+    for file in files:
+        real = file.resolve()
+        if file.is_symlink() and real in seen:
+            again.append(file)
+        else:
+            seen.add(real)
+            once.append(file)
+    return once, again
+
+
 def _walk(root: Path, follow_links: bool) -> Iterator[tuple[Path, str]]:
-    """Files below ``root`` in a fixed order, each with the reason to skip it; a folder is entered once."""
-    top, entered, open_folders = root.resolve(), {root.resolve()}, [root]
-    while open_folders:
+    """Files below ``root``, each with the reason to skip it; a folder is entered once, rather than by a link."""
+    top = root.resolve()
+    entered, open_folders, links = {top}, [root], []
+    while open_folders or links:
+        if not open_folders:  # links to folders come last: what they lead to may have been read by then
+            link = links.pop(0)
+            real = link.resolve()
+            if real in entered:
+                continue
+            entered.add(real)
+            open_folders.append(link)
         folder = open_folders.pop()
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError:
             yield folder, "not allowed to read it"
             continue
-        below: list[Path] = []
         for entry in entries:
             path = Path(entry.path)
             if entry.name.startswith("."):
                 continue
             if entry.is_symlink():
-                real = path.resolve()
-                if not real.exists():
-                    yield path, "a link to nothing"
-                    continue
-                if not follow_links and not real.is_relative_to(top):
-                    yield path, "a link out of the folder"
-                    continue
-                if real.is_dir() and real in entered:
-                    continue
-            if path.is_dir():
+                reason = _reason(path, top, follow_links)
+                if reason or not path.is_dir():
+                    yield path, reason
+                else:
+                    links.append(path)
+            elif entry.is_dir():
                 entered.add(path.resolve())
-                below.append(path)
-            elif path.is_file():
+                open_folders.append(path)
+            elif entry.is_file():
                 yield path, ""
-        open_folders += reversed(below)
+
+
+def _reason(link: Path, top: Path, follow_links: bool) -> str:
+    """Why not to follow a link; empty where nothing speaks against it."""
+    try:
+        real = link.resolve(strict=True)
+    except (OSError, RuntimeError):  # the target is missing, or the link leads to itself
+        return "a link to nothing"
+    return "" if follow_links or real.is_relative_to(top) else "a link out of the folder"
 
 
 def _name(path: Path, root: Path) -> str:

@@ -29,6 +29,20 @@ SUFFIXES = frozenset(
 """Endings of files that are taken for pictures, in lower case."""
 
 
+class Head(NamedTuple):
+    """What is known of a picture before it is brought to its size.
+
+    Attributes:
+        height: In pixels, upright.
+        width: In pixels, upright.
+        brightest: Largest value, for pictures of more than a byte a channel; else 0.
+    """
+
+    height: int
+    width: int
+    brightest: float = 0.0
+
+
 class Pictures(NamedTuple):
     """Pictures that could be read.
 
@@ -55,16 +69,18 @@ def read_pictures(sources: Sequence[Path | bytes], *, size: int | None = None, w
         workers: Threads that decode.
 
     Returns:
-        What could be read. A first frame stands for an animation; transparent parts turn white.
+        What could be read. A first frame stands for an animation; transparent parts turn white; pictures of more than a
+        byte a channel run from black to the brightest value in any of them.
     """
     with ThreadPoolExecutor(workers) as pool:
-        shapes = list(_watched(pool.map(_shape, sources), len(sources), "sizes of images"))
-        known = [shape for shape in shapes if isinstance(shape, tuple)]
-        height, width, note = _target(known, size)
-        decode = partial(_pixels, height=height, width=width)
-        wanted = [place for place, shape in enumerate(shapes) if isinstance(shape, tuple)]
+        heads = list(_watched(pool.map(_head, sources), len(sources), "sizes of images"))
+        known = [head for head in heads if isinstance(head, Head)]
+        height, width, note = _target([(head.height, head.width) for head in known], size)
+        brightest = max((head.brightest for head in known), default=0.0)
+        decode = partial(_pixels, height=height, width=width, brightest=brightest)
+        wanted = [place for place, head in enumerate(heads) if isinstance(head, Head)]
         x = np.empty((len(wanted), 3, height, width), np.uint8)
-        skipped = [(place, shape) for place, shape in enumerate(shapes) if isinstance(shape, str)]
+        skipped = [(place, head) for place, head in enumerate(heads) if isinstance(head, str)]
         read: list[int] = []
         found = pool.map(decode, (sources[place] for place in wanted))
         for place, pixels in zip(wanted, _watched(found, len(wanted), "reading images"), strict=True):
@@ -108,6 +124,8 @@ def _target(shapes: list[tuple[int, int]], size: int | None) -> tuple[int, int, 
 def _opened(source: Path | bytes) -> Image.Image:
     from PIL import Image
 
+    if isinstance(source, Path) and not source.is_file():  # a pipe would be waited for
+        raise FileNotFoundError
     return Image.open(source if isinstance(source, Path) else io.BytesIO(source))
 
 
@@ -129,21 +147,26 @@ def _guarded(routine: Any, source: Path | bytes) -> Any:
         return "no image, or a damaged one"
 
 
-def _shape(source: Path | bytes) -> tuple[int, int] | str:
-    """Height and width as the file's head tells, or why there are none."""
+def _is_wide(picture: Image.Image) -> bool:
+    return picture.mode.startswith("I;16") or picture.mode in ("I", "F")
 
-    def routine(source: Path | bytes) -> tuple[int, int] | str:
+
+def _head(source: Path | bytes) -> Head | str:
+    """What the file's head tells, or why nothing; wide pictures are decoded for their brightest value."""
+
+    def routine(source: Path | bytes) -> Head | str:
         with _opened(source) as picture:
             width, height = picture.size
             if width * height > MOST_PIXELS:
                 return f"more than {MOST_PIXELS:,} pixels"
             turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            return (width, height) if turned else (height, width)
+            brightest = float(np.nan_to_num(np.asarray(picture, dtype=np.float64)).max()) if _is_wide(picture) else 0.0
+            return Head(width, height, brightest) if turned else Head(height, width, brightest)
 
     return _guarded(routine, source)
 
 
-def _pixels(source: Path | bytes, *, height: int, width: int) -> NDArray[np.uint8] | str:
+def _pixels(source: Path | bytes, *, height: int, width: int, brightest: float) -> NDArray[np.uint8] | str:
     """Pixels of shape ``(3, height, width)``, or why there are none."""
 
     def routine(source: Path | bytes) -> NDArray[np.uint8]:
@@ -151,7 +174,7 @@ def _pixels(source: Path | bytes, *, height: int, width: int) -> NDArray[np.uint
 
         with _opened(source) as picture:
             picture.draft("RGB", (2 * width, 2 * height))  # a JPEG is decoded smaller, and faster
-            upright = _in_colour(ImageOps.exif_transpose(picture))
+            upright = _in_colour(ImageOps.exif_transpose(picture), brightest)
             if upright.size != (width, height):
                 upright = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
             return np.asarray(upright, dtype=np.uint8).transpose(2, 0, 1)
@@ -159,15 +182,12 @@ def _pixels(source: Path | bytes, *, height: int, width: int) -> NDArray[np.uint
     return _guarded(routine, source)
 
 
-def _in_colour(picture: Image.Image) -> Image.Image:
+def _in_colour(picture: Image.Image, brightest: float) -> Image.Image:
     from PIL import Image
 
-    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):  # wider than a byte
-        values = np.asarray(picture, dtype=np.float64)
-        top = 65535.0 if picture.mode.startswith("I") and values.max(initial=0) > 255 else 255.0
-        if picture.mode == "F" and values.max(initial=0) <= 1:
-            top = 1.0
-        picture = Image.fromarray(np.nan_to_num(values / top * 255).clip(0, 255).round().astype(np.uint8))
+    if _is_wide(picture):
+        values = np.nan_to_num(np.asarray(picture, dtype=np.float64)) / (brightest or 1.0)
+        picture = Image.fromarray((values.clip(0, 1) * 255).round().astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
         over = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)

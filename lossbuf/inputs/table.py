@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
+import warnings
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,9 @@ TABLES = (".csv", ".tsv", ".parquet")
 IMAGE_NAMES = ("image", "image_path", "path", "file", "filename", "file_name", "filepath")
 """Names of the column of images, the first that is there and holds texts, or images as Parquet files of Hugging Face
 hold them."""
+
+ID_NAMES = ("", "id", "ids", "index", "row", "row_id", "uid", "uuid")
+"""Names of a column that names the rows where its values are all different."""
 
 MOST_CATEGORIES = 50
 """A column of texts with more different ones is no feature."""
@@ -49,13 +55,16 @@ def read_table(path: Path, settings: ReadSettings) -> LabelledData:
     image = _image_column(where, table, settings, label)
     texts = [_text(value) for value in table[label]]
     ids = [str(row) for row in range(len(table))]
-    if settings.row_id is not None:
-        ids = ["" if pd.isna(value) else str(value) for value in table[settings.row_id]]
+    row_id = settings.row_id or (_row_names(table, label) if image is None else None)
+    if row_id is not None:
+        ids = ["" if pd.isna(value) else str(value) for value in table[row_id]]
     bad = {row: "no label" for row, text in enumerate(texts) if not text}
     if image is None:
         kept = [row for row in range(len(table)) if row not in bad]
-        others = table.iloc[kept].drop(columns=[label, *([settings.row_id] if settings.row_id else [])])
+        others = table.iloc[kept].drop(columns=[label, *([row_id] if row_id else [])])
         x, notes = _features(where, others)
+        if row_id != settings.row_id:
+            notes.append(f"Column {row_id!r} names the rows, and is no feature (`--id` chooses another).")
     else:
         if settings.row_id is None:
             ids = _paths_or_numbers(table[image].tolist())
@@ -87,22 +96,38 @@ def _csv(path: Path, settings: ReadSettings) -> pd.DataFrame:
         with path.open(encoding="utf-8-sig", newline="") as file:
             start = file.read(65536)
         separator = "\t" if path.suffix.lower() == ".tsv" else _separator(start)
-        header = pd.read_csv(path, sep=separator, nrows=0, encoding="utf-8-sig").columns
-        as_text = [name for name in header if name in (settings.label, settings.row_id) or name in LABEL_NAMES]
+        names = next(csv.reader(io.StringIO(start, newline=""), delimiter=separator), [])
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise InputError(f"{where} must name every column once, got {twice[0]!r} more than once.")
+        header = pd.read_csv(path, sep=separator, nrows=0, encoding="utf-8-sig", index_col=False).columns
+        as_text = [name for name in header if name in (settings.label, settings.row_id) or _usual(name) in LABEL_NAMES]
         missing: Any = {name: [""] if name in as_text else list(_MISSING) for name in header}
-        return pd.read_csv(
-            path,
-            sep=separator,
-            dtype=dict.fromkeys(as_text, str),
-            keep_default_na=False,
-            na_values=missing,
-            encoding="utf-8-sig",
-            low_memory=False,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
+            return pd.read_csv(
+                path,
+                sep=separator,
+                dtype=dict.fromkeys(as_text, str),
+                keep_default_na=False,
+                na_values=missing,
+                encoding="utf-8-sig",
+                low_memory=False,
+                index_col=False,
+            )
+    except pd.errors.ParserWarning as error:
+        raise InputError(f"{where} must have no rows longer than its header, got some: {error}") from error
+    except InputError:
+        raise
     except UnicodeDecodeError as error:
         raise InputError(f"{where} must be in UTF-8, got {error.reason} at byte {error.start}.") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OverflowError) as error:
         raise InputError(f"{where} must be rows of separated values with a header, got {error}.") from error
+
+
+def _usual(name: object) -> str:
+    """A name as it is compared with usual ones."""
+    return str(name).lower().strip()
 
 
 def _separator(start: str) -> str:
@@ -125,7 +150,7 @@ def _parquet(path: Path) -> pd.DataFrame:
 def _column(where: str, asked: str | None, usual: Collection[str], columns: Collection[str], option: str) -> str:
     found = [name for name in ([asked] if asked else usual) if name in columns]
     if not found:
-        lower = {name.lower().strip(): name for name in columns}
+        lower = {_usual(name): name for name in columns}
         found = [lower[name] for name in usual if name in lower] if asked is None else []
     if not found:
         expected = f"a column {asked!r}" if asked else "a column of labels, named " + ", ".join(usual)
@@ -140,20 +165,34 @@ def _image_column(where: str, table: pd.DataFrame, settings: ReadSettings, label
         return _column(where, settings.image, (), table.columns, "image")
     for name in table.columns:
         taken = name in (label, settings.row_id)
-        if name.lower().strip() in IMAGE_NAMES and not taken and not pd.api.types.is_numeric_dtype(table[name]):
+        if _usual(name) in IMAGE_NAMES and not taken and not pd.api.types.is_numeric_dtype(table[name]):
             return name
     return None
 
 
+def _row_names(table: pd.DataFrame, label: str) -> str | None:
+    """A column that by its name and its values, all different, names the rows."""
+    for name in table.columns:
+        values = table[name].tolist()
+        different = name != label and len(set(map(str, values))) == len(values) and not any(map(_is_missing, values))
+        if different and (_usual(name) in ID_NAMES or name.startswith("Unnamed: ")):
+            return name
+    return None
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
+
+
 def _text(value: Any) -> str:
     """A label as text: 1.0, as whole numbers stand where some are missing, is 1."""
-    if value is None or (isinstance(value, float) and value != value) or value is pd.NA or value is pd.NaT:
+    if _is_missing(value):
         return ""
     if isinstance(value, bool | np.bool_):
         return str(bool(value))
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
-    return str(value)
+    return str(value).strip()
 
 
 def _source(value: Any, folder: Path) -> Path | bytes | None:
@@ -184,7 +223,7 @@ def _features(where: str, table: pd.DataFrame) -> tuple[NDArray[np.float32], lis
         column = table[name]
         if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
             values = column.astype("float64").to_numpy(copy=True)
-            values[~np.isfinite(values)] = np.nan
+            values[~(np.abs(values) <= np.finfo(np.float32).max)] = np.nan
             table[name] = values
             (others if np.isnan(values).all() else numbers).append(name)
         elif all(isinstance(value, str) or pd.isna(value) is True for value in column.tolist()):

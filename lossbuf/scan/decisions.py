@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pandas as pd
@@ -15,6 +16,8 @@ DECISIONS = ("relabel", "keep", "drop")
 """What can be decided of a suspect."""
 
 _COLUMNS = ("id", "given_label", "decision", "label")
+_OF_ISSUES = ("row", "id", "given_label", "suggested_label")
+_OF_CLEAN = ("row", "id", "label")
 
 
 def corrected_labels(
@@ -44,10 +47,11 @@ def corrected_labels(
     folder = ScanFolder(scan)
     if not folder.is_finished:
         raise InputError(f"{folder.path} must hold a finished scan.")
-    issues, clean = _read(folder.issues), _read(folder.clean)
+    issues, clean = _read(folder.issues, _OF_ISSUES), _read(folder.clean, _OF_CLEAN)
+    _check_whole(folder, [*issues["row"], *clean["row"]])
     decided = {} if decisions is None else _decisions(decisions, issues, classes=_classes(issues, clean))
-    rows = [(int(row), name, label, label, "") for row, name, label in clean[["row", "id", "label"]].itertuples(False)]
-    suspects = issues[["row", "id", "given_label", "suggested_label"]].itertuples(False)
+    rows = [(int(row), name, label, label, "") for row, name, label in clean[list(_OF_CLEAN)].itertuples(False)]
+    suspects = issues[list(_OF_ISSUES)].itertuples(False)
     for row, name, given, suggested in suspects:
         decision, label = decided.get(name, (undecided, suggested))
         if decision != "drop":
@@ -57,13 +61,32 @@ def corrected_labels(
     return pd.DataFrame(rows, columns=pd.Index(columns)).drop(columns="row")
 
 
-def _read(path: os.PathLike[str]) -> pd.DataFrame:
+def _read(path: str | os.PathLike[str], columns: tuple[str, ...]) -> pd.DataFrame:
     try:
-        return read_csv(path)
+        table = read_csv(path)
     except FileNotFoundError:
         raise InputError(f"{os.fspath(path)} must be there, got no such file.") from None
     except ValueError as error:
         raise InputError(str(error)) from error
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        names = "".join(table.columns)
+        mend = " Save it with commas." if len(table.columns) == 1 and (";" in names or "\t" in names) else ""
+        found = f"got none named {missing[0]!r}.{mend}"
+        raise InputError(f"{os.fspath(path)} must have columns {', '.join(columns)}, {found}")
+    return table
+
+
+def _check_whole(folder: ScanFolder, rows: list[str]) -> None:
+    """Raise ``InputError`` unless every row of the scan is there once."""
+    try:
+        expected = int(json.loads(folder.summary.read_bytes())["n_samples"])
+        numbers = sorted(int(row) for row in rows)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{folder.path} must hold what `lossbuf scan` wrote, got {error!r}.") from error
+    if numbers != list(range(expected)):
+        rule = f"must hold each of {expected} rows once, in {folder.issues.name} or {folder.clean.name}"
+        raise InputError(f"{folder.path} {rule}, got others: `lossbuf scan ... --resume` writes them anew.")
 
 
 def _classes(issues: pd.DataFrame, clean: pd.DataFrame) -> set[str]:
@@ -72,10 +95,7 @@ def _classes(issues: pd.DataFrame, clean: pd.DataFrame) -> set[str]:
 
 def _decisions(path: str | os.PathLike[str], issues: pd.DataFrame, classes: set[str]) -> dict[str, tuple[str, str]]:
     """(decision, label) by id."""
-    table, where = _read(path), os.fspath(path)  # pyright: ignore[reportArgumentType]
-    missing = [name for name in _COLUMNS if name not in table.columns]
-    if missing:
-        raise InputError(f"{where} must have columns {', '.join(_COLUMNS)}, got none named {missing[0]!r}.")
+    table, where = _read(path, _COLUMNS), os.fspath(path)
     given = dict(zip(issues["id"], issues["given_label"], strict=True))
     found: dict[str, tuple[str, str]] = {}
     lines = table[list(_COLUMNS)].itertuples(False)

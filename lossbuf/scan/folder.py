@@ -21,6 +21,9 @@ from lossbuf.inputs import InputError, LabelledData, ReadSettings, read_labelled
 from lossbuf.safe_csv import write_csv
 from lossbuf.scan.run import Scan, ScanSettings, scan
 
+MOST_CLASSES = 100
+"""With more classes ``summary.json`` leaves the transition matrix out, which ``load_scan`` still has."""
+
 _KIND = "lossbuf.scan"
 
 
@@ -75,8 +78,8 @@ class ScanFolder:
             overwrite: Remove an earlier scan.
 
         Raises:
-            InputError: If there is an earlier scan and neither is asked for, or the earlier one, to go on from, was of
-                other data or settings.
+            InputError: If there is an earlier scan and neither is asked for, the earlier one, to go on from, was of other
+                data or settings, or the source is one of the files to be written.
         """
         about = {
             "kind": _KIND,
@@ -85,7 +88,12 @@ class ScanFolder:
             "settings": asdict(settings),
             "fingerprint": data.fingerprint(),
         }
+        if source.resolve() in {file.resolve() for file in self.files()}:
+            rule = f"must be another folder than that of {source.name}, which would be replaced"
+            raise InputError(f"{self.path} {rule}.")
         there = [file for file in self.files() if file.exists()]
+        if there == [self.about]:  # of a start that failed: nothing was trained
+            there = []
         if there and overwrite:
             for file in there:
                 file.unlink()
@@ -95,6 +103,7 @@ class ScanFolder:
             raise InputError(f"{self.path} holds {state}: `--resume` goes on from it, `--overwrite` starts anew.")
         elif self.about in there:
             self._check_same(self.read_about(), about)
+        self.summary.unlink(missing_ok=True)  # results are not whole before it is there again
         write_whole(self.about, lambda file: file.write(_json(about)))
 
     def read_about(self) -> dict[str, Any]:
@@ -201,7 +210,7 @@ def summary(result: Scan, source: Path) -> dict[str, Any]:
             {"name": name, "rows": int(n), "suspects": int(bad)}
             for name, n, bad in zip(data.class_names, rows, suspects, strict=True)
         ],
-        "transition": None if verdict.transition is None else verdict.transition.tolist(),
+        "transition": (None if verdict.transition is None or len(rows) > MOST_CLASSES else verdict.transition.tolist()),
         "doubts": list(result.doubts),
         "notes": list(data.notes),
         "skipped": [{"id": name, "reason": reason} for name, reason in data.skipped],

@@ -91,6 +91,8 @@ class ScanSettings:
     def __post_init__(self) -> None:
         checks.one_of("network", self.network, tuple(NETWORKS))
         self.training()
+        if self.seed >= 2**63:
+            raise ValueError(checks.problem("seed", "must be below 2**63", self.seed))
         given = [name for name in ("noise_rate", "max_fdr", "top") if getattr(self, name) is not None]
         if len(given) > 1:
             rule = f"must be left out where `{given[0]}` is given"
@@ -108,7 +110,12 @@ class ScanSettings:
         )
 
     def check_fits(self, data: LabelledData) -> None:
-        """Raise ``InputError`` where the network does not take such samples, or ``top`` is more than all rows."""
+        """Raise ``InputError`` where the device is not there, or a setting is not for such data."""
+        try:
+            torch.empty(1, device=self.training().torch_device())
+        except (RuntimeError, AssertionError) as error:
+            found = f"{self.device!r}: {str(error).splitlines()[0]}"
+            raise InputError(checks.problem("device", "must be there", found)) from error
         if self.top is not None and self.top > len(data):
             raise InputError(checks.problem("top", f"must be at most {len(data)}, the number of rows", self.top))
         if self.network not in ("auto", "mlp") and not data.has_images:
@@ -116,6 +123,10 @@ class ScanSettings:
             raise InputError(checks.problem("network", rule, repr(self.network)))
         if self.network.startswith("resnet") and min(data.x.shape[2:]) < 8:
             raise InputError(checks.problem("network", "must be 'auto' for images of under 8 pixels", self.network))
+        alone = self.batch_size == 1 or len(data) % self.batch_size == 1  # batch norm then has nothing to compare
+        if self.network.startswith("resnet") and min(data.x.shape[2:]) < 16 and alone:
+            rule = f"must leave no batch of one row of {len(data)} for {self.network} on images of under 16 pixels"
+            raise InputError(checks.problem("batch_size", rule, self.batch_size))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -185,8 +196,9 @@ def scan(
         progress: Show a progress bar, on a terminal only.
 
     Raises:
-        InputError: If the network does not take such samples, or ``top`` is more than there are rows.
+        InputError: As :meth:`ScanSettings.check_fits`.
         ValueError: If the checkpoint is of another run.
+        RuntimeError: If no loss was finite.
     """
     settings = settings or ScanSettings()
     settings.check_fits(data)
@@ -216,6 +228,8 @@ def scan(
             progress="training" if progress else None,
         )
         verdict = callback.verdict()
+    if np.isnan(verdict.suspicion).all():
+        raise RuntimeError("Every loss of the training was NaN or infinite: try a smaller `lr`, or scale the features.")
     if settings.top is not None:
         verdict = _worst(verdict, settings.top)
     return Scan(

@@ -68,6 +68,13 @@ def test_a_coreset_of_data_as_they_are(archive, tmp_path):
     assert more.stdout.startswith("20 rows of 300")
 
 
+def test_what_is_written_is_no_part_of_the_source(tmp_path):
+    (tmp_path / "photos").mkdir()
+    result = run("coreset", tmp_path / "photos", "--out", tmp_path / "photos" / "small")
+    assert result.exit_code == 2
+    assert "`out` must lie outside the folder of images" in result.stderr
+
+
 @pytest.mark.parametrize("method", CONDENSERS)
 def test_a_condensed_set_of_a_scan(scanned, tmp_path, method):
     fast = ("--iterations", "2", "--ipc", "1", "--lr", "0.01", "--device", "cpu")
@@ -122,6 +129,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(archive, tmp_path, monkeypatch
         (["coreset", "--ipc", "2", "--size", "3"], "`size` must be left out where `ipc` is given"),
         (["coreset", "--size", "1.5"], "`size` must be a share below 1 or a whole number of rows, got 1.5"),
         (["coreset", "--size", "0"], "`size` must be a share below 1"),
+        (["coreset", "--size", "inf"], "`size` must be a share below 1"),
         (["condense", "--method", "no"], "`method` must be one of dm"),
         (["condense", "--lr", "-1", "--iterations", "1"], "lr"),
     ],

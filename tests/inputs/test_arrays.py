@@ -1,5 +1,7 @@
 """Archives of arrays."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -89,11 +91,34 @@ def test_pictures_of_floats_run_from_black_to_white(tmp_path):
         ({"x": np.eye(4), "y": LABELS, "ids": np.array(list("ppqr"))}, "got 'p' more than once"),
         ({"x": np.eye(4), "y": LABELS, "class_names": np.array(["a"])}, r"labels in \[0, 1\).*got label 1"),
         ({"x": np.eye(4), "y": LABELS, "class_names": np.array(["a", "a"])}, "a class name twice"),
+        ({"x": np.eye(4), "y": LABELS, "class_names": np.array(2)}, r"class_names must have one axis, got shape \(\)"),
+        ({"x": np.eye(4), "y": LABELS, "ids": np.array(2)}, r"ids must have one axis, got shape \(\)"),
+        ({"x": np.eye(4), "y": np.array([0, 1, 0, np.inf])}, "must have whole numbers or texts as labels, got inf"),
     ],
 )
 def test_bad_archives_are_refused(tmp_path, arrays, said):
     with pytest.raises(InputError, match=said):
         read_labelled(archive(tmp_path, **arrays))
+
+
+def test_names_that_are_not_there_are_refused(tmp_path):
+    with pytest.raises(InputError, match="must have an array of row names, 'no', got x, y"):
+        read_labelled(archive(tmp_path, x=np.eye(4), y=LABELS), ReadSettings(row_id="no"))
+
+
+def test_an_array_that_is_no_archive_is_refused(tmp_path):
+    with (tmp_path / "a.npz").open("wb") as file:
+        np.save(file, np.eye(4))
+    with pytest.raises(InputError, match="must hold arrays"):
+        read_labelled(tmp_path / "a.npz")
+
+
+def test_members_that_are_no_arrays_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        file.writestr("x", "text")
+        file.writestr("y.npy", b"\x93NUMPY\x01\x00\x10\x00{'descr': nothing}")
+    with pytest.raises(InputError, match=r"must hold arrays|must be an array"):
+        read_labelled(tmp_path / "a.npz")
 
 
 def test_archives_with_objects_run_no_code(tmp_path):

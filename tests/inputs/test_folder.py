@@ -94,13 +94,16 @@ def test_links_out_of_the_folder(tmp_path, follow):
     (root / "cat" / "inside.png").symlink_to(root / "dog" / "0.png")
     (root / "cat" / "broken.png").symlink_to(root / "nothing")
     (root / "dog" / "round").symlink_to(root)  # would never end
+    (root / "dog" / "itself.png").symlink_to(root / "dog" / "itself.png")
+    (root / "again").symlink_to(root / "cat")  # no class of its own
     data = read_labelled(root, ReadSettings(follow_links=follow))
     skipped = dict(data.skipped)
-    assert skipped.pop("cat/broken.png") == "a link to nothing"
-    assert "cat/inside.png" in data.ids
+    assert skipped.pop("cat/broken.png") == skipped.pop("dog/itself.png") == "a link to nothing"
+    assert skipped.pop("cat/inside.png") == "a link to an image that is read already"
+    assert data.class_names == ("cat", "dog")
     if follow:
-        assert not skipped
-        assert {"cat/link.png", "cat/folder/o.png"} <= set(data.ids)
+        assert skipped == {"cat/link.png": "a link to an image that is read already"}
+        assert "cat/folder/o.png" in data.ids
     else:
         assert skipped == dict.fromkeys(("cat/link.png", "cat/folder"), "a link out of the folder")
 
@@ -120,7 +123,8 @@ def test_modes_and_sizes_become_alike(tmp_path):
 def test_values_of_modes(tmp_path):
     save(tmp_path / "a" / "clear.png", (0, 0, 0, 0), (16, 16), "RGBA")
     save(tmp_path / "a" / "red.png", (255, 0, 0), (16, 16), "RGB")
-    save(tmp_path / "b" / "deep.png", 32768, (16, 16), "I;16")
+    save(tmp_path / "b" / "deep.png", 2000, (16, 16), "I;16")
+    save(tmp_path / "b" / "deepest.png", 4000, (16, 16), "I;16")  # white is the brightest of all
     save(tmp_path / "b" / "bit.png", 1, (16, 16), "1")
     data = read_labelled(tmp_path)
     found = {name: x[:, 3, 3].tolist() for name, x in zip(data.ids, data.x, strict=True)}
@@ -128,6 +132,7 @@ def test_values_of_modes(tmp_path):
         "a/clear.png": [255, 255, 255],
         "a/red.png": [255, 0, 0],
         "b/deep.png": [128, 128, 128],
+        "b/deepest.png": [255, 255, 255],
         "b/bit.png": [255, 255, 255],
     }
 

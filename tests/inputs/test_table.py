@@ -1,6 +1,7 @@
 """Tables of features and of images."""
 
 import io
+import os
 
 import numpy as np
 import pandas as pd
@@ -160,6 +161,47 @@ def test_columns_that_are_not_there_are_refused(tmp_path, settings):
     path = write(tmp_path / "t.csv", rows("a,label", "1,0", "2,1", "3,0", "4,1"))
     with pytest.raises(InputError, match="must have a column 'no', got a, label"):
         read_labelled(path, ReadSettings(**settings))
+
+
+def test_a_column_of_names_is_no_feature(tmp_path):
+    path = write(tmp_path / "t.csv", rows("id,a,label", "5,1,0", "6,2,1", "7,3,0", "8,4,1"))
+    data = read_labelled(path)
+    assert data.x.shape == (4, 1)
+    assert data.ids == ("5", "6", "7", "8")
+    assert data.notes[0] == "Column 'id' names the rows, and is no feature (`--id` chooses another)."
+    again = write(tmp_path / "t.csv", rows("id,a,label", "5,1,0", "5,2,1", "7,3,0", "8,4,1"))
+    assert read_labelled(again).x.shape == (4, 2)
+
+
+def test_numbers_too_large_for_a_network_are_missing(tmp_path):
+    path = write(tmp_path / "t.csv", rows("a,label", "1,0", "1e300,1", "3,0", "2,1"))
+    assert read_labelled(path).x.tolist() == [[1, 0], [2, 1], [3, 0], [2, 0]]
+
+
+def test_labels_of_a_column_in_capitals_stay_as_they_are_written(tmp_path):
+    path = write(tmp_path / "t.csv", rows("a, Label ", "1,01", "2,1", "3, 01", "4,1"))
+    assert read_labelled(path).class_names == ("01", "1")
+
+
+def test_columns_that_come_twice_are_refused(tmp_path):
+    path = write(tmp_path / "t.csv", rows("a,b,label,label", "1,2,0,0", "3,4,1,1", "1,2,0,0", "3,4,1,1"))
+    with pytest.raises(InputError, match="must name every column once, got 'label' more than once"):
+        read_labelled(path)
+
+
+@pytest.mark.parametrize("header", ["label,a,b", "a,b,label"])
+def test_rows_longer_than_the_header_are_refused(tmp_path, header):
+    path = write(tmp_path / "t.csv", rows(header, *("0,1,0,", "1,0,1,") * 2))
+    with pytest.raises(InputError, match="must have no rows longer than its header"):
+        read_labelled(path)
+
+
+def test_what_is_no_file_is_skipped(tmp_path):
+    images(tmp_path / "files")
+    os.mkfifo(tmp_path / "files" / "pipe.png")
+    lines = [f"files/{n}.png,{n % 2}" for n in range(4)] + ["files/pipe.png,0", "files,1"]
+    data = read_labelled(write(tmp_path / "t.csv", rows("path,label", *lines)))
+    assert dict(data.skipped) == {"files/pipe.png": "no such file", "files": "no such file"}
 
 
 def test_other_encodings_are_refused(tmp_path):

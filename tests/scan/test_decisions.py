@@ -21,8 +21,9 @@ def folder(tmp_path):
     }
     write_csv(folder.issues, pd.DataFrame(issues))
     write_csv(folder.clean, pd.DataFrame({"row": [0, 3, 5], "id": list("adf"), "label": ["cat", "dog", "=cow"]}))
-    for path in (folder.about, folder.state, folder.summary):
+    for path in (folder.about, folder.state):
         path.touch()
+    folder.summary.write_text('{"n_samples": 6}')
     return folder
 
 
@@ -98,6 +99,20 @@ def test_other_files_are_refused(folder, tmp_path):
         corrected_labels(folder.path, tmp_path / "nothing.csv")
     folder.summary.unlink()
     with pytest.raises(InputError, match="must hold a finished scan"):
+        corrected_labels(folder.path)
+
+
+def test_results_that_are_not_whole_are_refused(folder):
+    text = folder.clean.read_text()
+    folder.clean.write_text(text + "4,e,dog\n")  # a suspect as well
+    with pytest.raises(InputError, match="must hold each of 6 rows once"):
+        corrected_labels(folder.path)
+    folder.clean.write_text(text.replace(",", ";"))
+    with pytest.raises(InputError, match=r"columns row, id, label, got none named 'row'\. Save it with commas"):
+        corrected_labels(folder.path)
+    folder.clean.write_text(text)
+    folder.summary.write_text("{")
+    with pytest.raises(InputError, match="must hold what `lossbuf scan` wrote"):
         corrected_labels(folder.path)
 
 

@@ -85,6 +85,8 @@ def test_unfinished_foreign_and_overwritten_folders(data, digits_folder, tmp_pat
     folder = ScanFolder(tmp_path / "out")
     folder.begin(digits_folder[0], data, ReadSettings(), SETTINGS)
     assert not folder.is_finished
+    folder.begin(digits_folder[0], data, ReadSettings(), SETTINGS)  # nothing was trained yet
+    folder.state.touch()
     with pytest.raises(InputError, match="holds an unfinished scan"):
         folder.begin(digits_folder[0], data, ReadSettings(), SETTINGS)
     with pytest.raises(InputError, match="must hold a finished scan"):
@@ -105,6 +107,26 @@ def test_damaged_folders_are_refused(tmp_path, content):
     (tmp_path / "scan.json").write_bytes(content)
     with pytest.raises(InputError, match=r"scan\.json must be"):
         load_scan(tmp_path)
+
+
+def test_a_source_in_the_way_is_refused(data, tmp_path):
+    source = tmp_path / "clean.csv"
+    source.write_text("mine")
+    with pytest.raises(InputError, match=r"must be another folder than that of clean\.csv"):
+        ScanFolder(tmp_path).begin(source, data, ReadSettings(), SETTINGS, overwrite=True)
+    assert source.read_text() == "mine"
+
+
+def test_results_written_anew_are_not_finished_before_the_last(finished, data, digits_folder, tmp_path, monkeypatch):
+    folder, result = finished
+    other = ScanFolder(tmp_path)
+    for file in folder.files():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    other.begin(digits_folder[0], data, ReadSettings(), SETTINGS, resume=True)
+    monkeypatch.setattr("lossbuf.scan.folder.clean_table", lambda scan: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        other.write(result, digits_folder[0])
+    assert not other.is_finished
 
 
 def test_a_source_that_changed_is_told(finished, tmp_path):

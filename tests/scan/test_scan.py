@@ -195,6 +195,23 @@ def test_settings_without_meaning_are_refused(wrong):
         ScanSettings(**wrong)
 
 
+def test_what_cannot_be_trained_is_refused_before(found):
+    data = found[0].data
+    few = replace(data, x=data.x[:33], labels=data.labels[:33], ids=data.ids[:33])
+    with pytest.raises(InputError, match="`batch_size` must leave no batch of one row of 33 for resnet9"):
+        scan(few, replace(SETTINGS, network="resnet9"))
+    with pytest.raises(InputError, match="`device` must be there, got 'nowhere'"):
+        scan(data, replace(SETTINGS, device="nowhere"))
+    with pytest.raises(ValueError, match=r"`seed` must be below 2\*\*63"):
+        ScanSettings(seed=2**63)
+
+
+def test_losses_that_are_all_infinite_are_an_error():
+    data = table_data()
+    with pytest.raises(RuntimeError, match="Every loss of the training was NaN or infinite"):
+        scan(replace(data, x=np.full_like(data.x, np.nan)), SETTINGS)
+
+
 def test_more_than_all_rows_are_refused(found):
     with pytest.raises(InputError, match="`top` must be at most 500, the number of rows, got 501"):
         scan(found[0].data, replace(SETTINGS, top=501))
