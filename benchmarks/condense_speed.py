@@ -251,14 +251,12 @@ def timed(device: torch.device, call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def measure(case: Case, folder: Path | None, repeats: int, every: float) -> dict[str, Any]:
+def measure(case: Case, folder: Path | None, repeats: int, every: float, compiled: bool) -> dict[str, Any]:
     """Medians of all parts, and what they add up to."""
-    runs: dict[str, Ours | Reference] = {
-        "ours": Ours(case, "float32"),
-        "ours, compiled": Ours(case, "float32", compiled=True),
-        "ours, bfloat16": Ours(case, "bfloat16"),
-        "ours, bfloat16, compiled": Ours(case, "bfloat16", compiled=True),
-    }
+    runs: dict[str, Ours | Reference] = {"ours": Ours(case, "float32"), "ours, bfloat16": Ours(case, "bfloat16")}
+    if compiled:
+        runs["ours, compiled"] = Ours(case, "float32", compiled=True)
+        runs["ours, bfloat16, compiled"] = Ours(case, "bfloat16", compiled=True)
     if folder is not None:
         runs["reference"] = Reference(case, folder)
     turns: dict[str, dict[str, list[float]]] = {name: {part: [] for part in PARTS} for name in runs}
@@ -302,6 +300,7 @@ def main(
     case: Annotated[str, typer.Option(help=f"Comma-separated, of {', '.join(CASES)}.")] = ",".join(CASES),
     repeats: Annotated[int, typer.Option(min=1, help="Turns; their median counts.")] = 3,
     evaluate_every: Annotated[float, typer.Option(min=1, help="Iterations to an evaluation of one network.")] = 17,
+    compiled: Annotated[bool, typer.Option(help="Ours compiled, too; needs a C++ compiler.")] = True,
     device: Annotated[str, typer.Option(help="Where to compute.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/condense_speed"),
 ) -> None:
@@ -309,10 +308,12 @@ def main(
     cells: dict[str, dict[str, Any]] = {}
     for name in listed("case", case, CASES):
         settings = {"case": name, "repeats": repeats, "evaluate_every": evaluate_every, "device": device,
-                    "reference": reference is not None}  # fmt: skip
+                    "reference": reference is not None, "compiled": compiled}  # fmt: skip
         one = Case.of(*CASES[name], torch.device(device))
         path = out / f"{name.replace(' ', '-')}.json"
-        cells[name] = results.cell(path, settings, lambda one=one: measure(one, reference, repeats, evaluate_every))
+        cells[name] = results.cell(
+            path, settings, lambda one=one: measure(one, reference, repeats, evaluate_every, compiled)
+        )
     text = markdown(table(cells))
     Console(soft_wrap=True).print(text, highlight=False, markup=False)
     write_whole(out / "tables.md", lambda file: file.write(text.encode()))

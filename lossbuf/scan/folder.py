@@ -78,8 +78,8 @@ class ScanFolder:
             overwrite: Remove an earlier scan.
 
         Raises:
-            InputError: If there is an earlier scan and neither is asked for, the earlier one, to go on from, was of other
-                data or settings, or the source is one of the files to be written.
+            InputError: If there is an earlier scan and neither is asked for; the earlier one, to go on from, was of
+                other data or settings; or the source is one of the files to be written.
         """
         about = {
             "kind": _KIND,

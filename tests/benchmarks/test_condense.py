@@ -128,7 +128,7 @@ def test_speed_beside_a_reference(tmp_path, monkeypatch):
     folder = tmp_path / "checkout"
     folder.mkdir()
     (folder / "utils.py").write_text(REFERENCE)
-    condense_speed.main(folder, "small", 1, 17, "cpu", tmp_path / "out")
+    condense_speed.main(folder, "small", 1, compiled=False, out=tmp_path / "out")
     values = json.loads((tmp_path / "out" / "small.json").read_text())["values"]
     ours, low, reference = values["ours"], values["ours, bfloat16"], values["reference"]
     assert ours["distance"] == pytest.approx(reference["distance"], rel=1e-5)
@@ -141,4 +141,4 @@ def test_speed_beside_a_reference(tmp_path, monkeypatch):
         assert np.isfinite(list(found.values())).all()
     monkeypatch.delitem(condense_speed.sys.modules, "utils", raising=False)
     with pytest.raises(condense_speed.typer.BadParameter, match="checkout"):
-        condense_speed.main(tmp_path, "small", 1, 17, "cpu", tmp_path / "none")
+        condense_speed.main(tmp_path, "small", 1, compiled=False, out=tmp_path / "none")
