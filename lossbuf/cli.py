@@ -62,15 +62,21 @@ def told_errors(stopped: str = "Nothing was written.") -> Iterator[None]:
     """
     try:
         yield
-    except KeyboardInterrupt:
-        tell(f"stopped. {stopped}")
-        raise typer.Exit(130) from None
-    except (InputError, ValueError) as error:
-        tell(str(error), "error", "red")
-        raise typer.Exit(2) from error
-    except (OSError, RuntimeError, MemoryError) as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if _is_stop(error):
+            tell(f"stopped. {stopped}")
+            raise typer.Exit(130) from None
+        if not isinstance(error, ValueError | OSError | RuntimeError | MemoryError):
+            raise
         tell(str(error) or type(error).__name__, "error", "red")
-        raise typer.Exit(1) from error
+        raise typer.Exit(2 if isinstance(error, ValueError) else 1) from error
+
+
+def _is_stop(error: BaseException | None) -> bool:
+    """True for Ctrl-C, and for an error that it led to: a file cut off in writing has one of its own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def read_told(source: Path, settings: ReadSettings) -> LabelledData:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
 import lossbuf
-from lossbuf.cli import app
+from lossbuf.cli import app, told_errors
 from lossbuf.safe_csv import read_csv, write_csv
 
 FAST = ["--epochs", "6", "--batch-size", "32", "--device", "cpu"]
@@ -140,6 +141,36 @@ def test_the_version_is_told():
     assert run("--help").exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (KeyboardInterrupt(), 130, "stopped. Nothing was written."),
+        (ValueError("bad [x]"), 2, "error: bad [x]"),
+        (OSError("full"), 1, "error: full"),
+        (MemoryError(), 1, "error: MemoryError"),
+    ],
+)
+def test_errors_have_their_status(error, status, said, capsys):
+    with pytest.raises(typer.Exit) as exited, told_errors():
+        raise error
+    assert exited.value.exit_code == status
+    assert capsys.readouterr().err.strip() == said
+
+
+def test_an_error_that_ctrl_c_led_to_is_a_stop(capsys):
+    error = RuntimeError("the file was not written")
+    error.__context__ = KeyboardInterrupt()
+    with pytest.raises(typer.Exit) as exited, told_errors("Go on."):
+        raise error
+    assert exited.value.exit_code == 130
+    assert capsys.readouterr().err.strip() == "stopped. Go on."
+
+
+def test_faults_of_ours_are_not_hidden():
+    with pytest.raises(KeyError), told_errors():
+        raise KeyError("x")
+
+
 def _started(archive, out, *more):
     code = "from lossbuf.cli import app; app()"
     here = os.environ | {"PYTHONPATH": str(Path(lossbuf.__file__).parents[1])}
@@ -157,7 +188,14 @@ def _started(archive, out, *more):
         "cpu",
         *more,
     ]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=here)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=here,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )
 
 
 @pytest.mark.slow
