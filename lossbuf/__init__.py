@@ -8,7 +8,7 @@ from lossbuf.data import IndexedDataset
 from lossbuf.export import label_issues
 from lossbuf.interchange import find_label_issues, label_quality
 from lossbuf.losses import SampleLosses, sample_losses
-from lossbuf.thresholds import Cut, KnownRate, MaxFDR, Mixture, Otsu
+from lossbuf.thresholds import Cut, KnownRate, MaxF1, MaxFDR, Mixture, Otsu
 from lossbuf.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = [
     "LossBufferSelector",
     "LossBufferWarning",
     "LossBuffers",
+    "MaxF1",
     "MaxFDR",
     "Mixture",
     "Otsu",

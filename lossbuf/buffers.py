@@ -115,7 +115,7 @@ class ClassLossBuffer(nn.Module):
         """
         if losses.ndim != 1:
             raise ValueError(checks.problem("losses", "must have shape (batch,)", f"shape {tuple(losses.shape)}"))
-        checks.batch_vector("labels", labels, len(losses))
+        checks.batch_vector("labels", labels, losses)
         losses = losses.to(self.entries.dtype)
         usable = losses.isfinite() & (labels >= 0) & (labels < self.num_classes)
         for part in self.parts(len(losses)):
@@ -215,7 +215,7 @@ class LossBuffers(nn.Module):
         Raises:
             ValueError: If the shapes differ or the labels are not integers.
         """
-        checks.batch_vector("labels", labels, len(losses.label_loss))
+        checks.batch_vector("labels", labels, losses.label_loss)
         if usable is None:
             usable = losses.label_loss.isfinite() & (labels >= 0) & (labels < self.num_classes)
         for part in self.label_loss.parts(len(labels)):

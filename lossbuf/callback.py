@@ -12,22 +12,21 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Integer
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from lossbuf import checks, doubts
-from lossbuf.buffers import LossBuffers
 from lossbuf.checks import LossBufferWarning
-from lossbuf.distributed import PADDING, Block, gathered, is_first, world_size
-from lossbuf.dynamics import MAX_CLASSES, SampleDynamics, SampleStatistics
-from lossbuf.files import load_tensors, save_tensors
-from lossbuf.losses import NARROW, sample_losses_, weighted_mean_loss
+from lossbuf.distributed import PADDING, Block, check_agreement, is_first, world_size
+from lossbuf.dynamics import SampleDynamics, SampleStatistics
+from lossbuf.files import load_tensors, restoring, save_tensors
+from lossbuf.losses import weighted_mean_loss
 from lossbuf.planted import planting
 from lossbuf.posterior import LabelPosterior
 from lossbuf.rows import RowNames
-from lossbuf.staging import Stage
 from lossbuf.states import check_same_kind, fingerprint
 from lossbuf.thresholds import Cut, CutRule
 from lossbuf.verdict import RANKINGS, Verdict, by_posterior, by_statistic, cut_rule, table
+from lossbuf.watching import Watching
 from lossbuf.weighting import hard_weights, soft_weights
 
 _KIND = "lossbuf.callback"
@@ -35,7 +34,7 @@ _VERSION = 2
 _REASONS = ("not_finite", "label_out_of_range", "unknown_row", "other_label")
 
 
-class LossBufferCallback(nn.Module):
+class LossBufferCallback(Watching):
     """Finds wrong labels while a network trains.
 
     In every training step call :meth:`loss` (or :meth:`update`, and weight the losses yourself); after every pass over
@@ -52,7 +51,7 @@ class LossBufferCallback(nn.Module):
 
     Under ``torch.distributed`` every rank holds the same state, that of one process on the same global batches (the
     ranks' batches one after the other). All ranks must make the same number of steps with batches of the same size;
-    only the last of an epoch may differ, and be smaller.
+    only the last of an epoch may differ, and be smaller. In the first step they compare their settings.
 
     Args:
         labels: Given labels of all rows, shape ``(n_samples,)``; rows are numbered from 0 in this order.
@@ -69,12 +68,15 @@ class LossBufferCallback(nn.Module):
         noise_rate: Share of wrong labels, where it is known.
         max_fdr: Largest share of right labels among the suspects to put up with, as an alternative; for ``"posterior"``
             only.
-        cut: Rule that sets the cut, as another; by default as many rows are suspects as labels are estimated to be
-            wrong, or with another ranking :class:`~lossbuf.thresholds.Mixture` decides.
+        cut: Rule that sets the cut, as another. By default :class:`~lossbuf.thresholds.MaxF1` where suspects were
+            dropped while training, else as many rows are suspects as labels are estimated to be wrong; with another
+            ranking :class:`~lossbuf.thresholds.Mixture` decides.
         planted: Share of the rows that train with a wrong label planted on purpose from the middle of the warm-up on,
             to see how many are found (:class:`~lossbuf.planted.PlantedLabels`); .01 to .05 is usual. For
             ``"posterior"`` and :meth:`loss` only. Statistics of these rows speak of the planted label.
         planted_seed: Decides which.
+        storage: Where the record of the samples lies: ``None`` with the network, ``"cpu"`` in the host's memory, or a
+            folder, in files mapped to memory there. On a GPU it then takes 20 bytes a sample.
 
     Raises:
         ValueError: If labels are out of range, ids are not unique, or a setting has no meaning.
@@ -107,14 +109,13 @@ class LossBufferCallback(nn.Module):
         cut: CutRule | None = None,
         planted: float = 0.0,
         planted_seed: int = 0,
+        storage: str | os.PathLike[str] | None = None,
     ) -> None:
-        super().__init__()
         if num_classes is not None:
             checks.positive_int("num_classes", num_classes)
         given = checks.class_labels("labels", labels, num_classes)
-        self.num_classes = int(given.max()) + 1 if num_classes is None else int(num_classes)
-        if self.num_classes > MAX_CLASSES:
-            raise ValueError(checks.problem("num_classes", f"must be at most {MAX_CLASSES}", self.num_classes))
+        count = int(given.max()) + 1 if num_classes is None else num_classes
+        super().__init__(count, window, _REASONS, log_probs=rank_by == "posterior")
         self.mode = checks.one_of("mode", mode, ("watch", "filter", "reweight"))
         self.warmup = checks.positive_int("warmup", warmup)
         self.rank_by = checks.one_of("rank_by", rank_by, RANKINGS)
@@ -122,21 +123,15 @@ class LossBufferCallback(nn.Module):
         self.cut = cut_rule(rank_by, noise_rate, max_fdr, cut)
         self.names = RowNames(ids, len(given))
         self.ids = self.names.ids
-        self.dynamics = SampleDynamics(given)
-        self.rings = LossBuffers(self.num_classes, window)
+        self.dynamics = SampleDynamics(given, storage)
         self.posterior = (
-            LabelPosterior(len(given), self.num_classes, warmup=self.warmup, drops=mode != "watch")
+            LabelPosterior(len(given), self.num_classes, warmup=self.warmup, drops=mode != "watch", storage=storage)
             if rank_by == "posterior"
             else None
         )
         self.planted = planting(len(given), planted, planted_seed, self.warmup, rank_by)
-        self.stage = Stage(self.num_classes)
         self.register_buffer("sample_weights", torch.ones(len(given), dtype=torch.float32))
-        self.register_buffer("class_probe", torch.zeros(self.num_classes, dtype=torch.float32), persistent=False)
-        self.register_buffer("counter", torch.zeros(len(_REASONS), dtype=torch.int64))
-        self.weighted, self._told = False, [0] * len(_REASONS)  # no sample weight changed yet, no fault told
-
-    # ---- the step -------------------------------------------------------------------------------------------------
+        self.weighted = False  # no sample weight changed yet
 
     @property
     def n_samples(self) -> int:
@@ -158,8 +153,8 @@ class LossBufferCallback(nn.Module):
 
         Arguments and errors are those of :meth:`update`. Where all weights, or all rows, are gone the loss is 0.
         """
-        rows = self.names.rows(indices, logits.device)
-        if self.planted is not None and len(labels) == len(rows):
+        rows = self._rows(logits, labels, indices)
+        if self.planted is not None:
             labels = self.planted.to(logits.device).trained_on(labels, rows)
         weights = self._update(logits, labels, rows)
         return weighted_mean_loss(logits, labels, weights if self.weighted else None)
@@ -186,74 +181,64 @@ class LossBufferCallback(nn.Module):
             ValueError: If shapes or dtypes do not fit, an id is unknown or, on a CPU, a label or row is out of range.
                 Nothing of the batch is then noted.
         """
-        return self._update(logits, labels, self.names.rows(indices, logits.device))
+        return self._update(logits, labels, self._rows(logits, labels, indices))
+
+    def _rows(self, logits: Tensor, labels: Tensor, indices: Tensor | Sequence[Hashable]) -> Tensor:
+        self._check_batch(logits, labels)
+        rows = self.names.rows(indices, logits.device)
+        checks.batch_vector("indices", rows, logits)
+        return rows
 
     def _update(self, logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
-        batch = checks.batch_logits("logits", logits, self.num_classes)
-        checks.batch_vector("labels", labels, batch)
-        checks.batch_vector("indices", rows, batch)
         labels, rows = labels.long(), rows.long()
-        if self.sample_weights.device != logits.device:
-            self.to(logits.device)
+        self._come_to(logits)
         if logits.device.type == "cpu":
             weights = checks.looked_up("indices", self.sample_weights, rows)
             checks.looked_up("labels", self.class_probe, labels)
         else:
             weights = self.sample_weights.index_select(0, rows.clamp(0, self.n_samples - 1))
-        stage: Any = self._stage
-        if torch.compiler.is_compiling():  # not as a decorator, which would import the compiler with the package
-            stage = torch.compiler.disable(stage)
-        stage(logits.detach(), labels, rows)
+        self._take(logits.detach(), labels, rows)
         return weights
 
     def _stage(self, logits: Tensor, labels: Tensor, rows: Tensor) -> None:
-        """Copy the batch to the block; what is there is digested first where the batch does not fit in."""
+        """Copy the batch to the block; what is there is closed first where the batch does not fit in."""
+        if world_size() > 1 and not self._compared:  # before the first collective that would hang
+            now = {"noise_rate": self.noise_rate, "cut": self.cut, "stage": self.stage.cursors}
+            check_agreement(self.get_extra_state() | self.dynamics.get_extra_state() | now, self.sample_weights.device)
+            self._compared = True
         if self.stage.is_full(len(rows), world_size()):
-            self.flush()
+            self._digest(self.stage.close(self.sample_weights.device))
         if len(rows):
             self.stage.add(logits, labels, rows)
         self.stage.steps += 1
 
     @torch.no_grad()
     def flush(self) -> None:
-        """Digest the rows still in the block. Needed only before reading rings or dynamics yourself."""
-        if not self.stage.steps:  # the same on every rank, so that all or none come to the collective
-            return
-        device = self.sample_weights.device
-        to_gpu = device.type == "cuda"  # the other way the host would read before the copy is done
-        logits, labels, rows, steps = (part.to(device, non_blocking=to_gpu) for part in self.stage.take())
-        if self.num_classes < NARROW:
-            logits = logits.t().contiguous().t()
-        losses, log_probs = sample_losses_(logits, labels.clamp(0, self.num_classes - 1), self.posterior is not None)
-        block = Block(losses, labels, rows, log_probs)
-        self._digest(gathered(block, steps, self.stage.room(world_size())) if world_size() > 1 else block)
+        """Digest the rows still in the block; in a process group all ranks must call it, before a save, too.
 
-    def _digest(self, block: Block) -> None:
-        losses, labels, rows, log_probs = block
-        known_labels, known_rows = labels.clamp(0, self.num_classes - 1), rows.clamp(0, self.n_samples - 1)
-        finite = (losses.label_loss - losses.margin).abs_() < float("inf")
-        label_known, row_known = known_labels == labels, known_rows == rows
-        fresh = self.dynamics.claim(known_rows, finite & label_known & row_known)
-        given = self.dynamics.labels.index_select(0, known_rows)
-        expected = given if self.planted is None else self.planted.trained_on(given, known_rows)
-        other_label = (expected != known_labels) & fresh
-        came = rows != PADDING
-        faults = (came > finite, came > label_known, came > row_known, other_label)
-        self.counter += torch.stack([fault.sum() for fault in faults])
+        Raises:
+            ValueError: If the ranks made different numbers of steps.
+        """
+        self._digest(self.stage.empty(self.sample_weights.device, begun=self.dynamics.rows_in_epoch > 0))
 
-        self.rings.update(losses, known_labels, fresh)
-        mean_label_loss, mean_gap = self.rings.class_means()
-        self.dynamics.record(
-            known_rows,
-            fresh,
-            losses,
-            mean_label_loss.index_select(0, known_labels),
-            mean_gap.index_select(0, known_labels),
-        )
-        if self.posterior is not None and log_probs is not None:
-            self.posterior.record(known_rows, fresh, log_probs, self.epoch)
+    def _digest(self, blocks: list[Block]) -> None:
+        for losses, labels, rows, log_probs in blocks:
+            known_labels, known_rows = labels.clamp(0, self.num_classes - 1), rows.clamp(0, self.n_samples - 1)
+            finite = (losses.label_loss - losses.margin).abs_() < float("inf")
+            label_known, row_known = known_labels == labels, known_rows == rows
+            fresh = self.dynamics.claim(known_rows, finite & label_known & row_known)
+            given = self.dynamics.labels.index_select(0, known_rows)
+            expected = given if self.planted is None else self.planted.trained_on(given, known_rows)
+            other_label = (expected != known_labels) & fresh
+            came = rows != PADDING
+            faults = (came > finite, came > label_known, came > row_known, other_label)
+            self.counter += torch.stack([fault.sum() for fault in faults])
 
-    # ---- the end of an epoch --------------------------------------------------------------------------------------
+            self.rings.update(losses, known_labels, fresh)
+            means = (mean.index_select(0, known_labels) for mean in self.rings.class_means())
+            self.dynamics.record(known_rows, fresh, losses, *means)
+            if self.posterior is not None and log_probs is not None:
+                self.posterior.record(known_rows, fresh, log_probs, self.epoch)
 
     def end_epoch(self) -> None:
         """Mark the end of a pass over the data; set the sample weights anew where the mode says so.
@@ -277,36 +262,28 @@ class LossBufferCallback(nn.Module):
             weights = hard_weights(verdict.cut) if hard else soft_weights(verdict.suspicion, verdict.cut)
             self.sample_weights.copy_(torch.from_numpy(weights))
             self.weighted = True
-        self._tell()
-
-    def rejected(self) -> dict[str, int]:
-        """Rows with faults since the start, by reason; all but ``other_label`` were left out. Waits for the device."""
-        return dict(zip(_REASONS, self.counter.cpu().numpy().tolist(), strict=True))
-
-    def _tell(self) -> None:
-        now = self.rejected()
-        new = [count - told for count, told in zip(now.values(), self._told, strict=True)]
-        self._told = list(now.values())
-        for text in doubts.of_rejected(self.epoch, new):
-            warnings.warn(text, LossBufferWarning, stacklevel=3)
-
-    # ---- results --------------------------------------------------------------------------------------------------
+        self._tell(self.epoch)
 
     def statistics(self) -> SampleStatistics:
-        """Statistics of every sample so far, each of shape ``(n_samples,)``, on the device.
+        """Statistics of every sample so far, each of shape ``(n_samples,)``, where the record lies.
 
         In mid-epoch this digests the rows still in the block, which ends the block early; in a process group they are
         left out, so that a rank may call this alone.
         """
-        if world_size() == 1:
-            self.flush()
+        self._digest(self.stage.alone(self.sample_weights.device))
         return self.dynamics.statistics()
 
-    def _verdict(self, statistics: SampleStatistics | None = None, *, training: bool = False) -> Verdict:
-        statistics, labels = statistics or self.statistics(), self.dynamics.labels
-        if self.posterior is None:
-            return by_statistic(statistics, labels, self.rank_by, self.cut)
-        return by_posterior(statistics, labels, self.posterior, self.cut, training=training, planted=self.planted)
+    def _save_to_state_dict(self, *arguments: Any, **settings: Any) -> None:
+        self._digest(self.stage.arrived())
+        super()._save_to_state_dict(*arguments, **settings)
+
+    def _verdict(self, training: bool = False) -> Verdict:
+        self._digest(self.stage.alone(self.sample_weights.device))
+        labels, posterior = self.dynamics.labels, self.posterior
+        if posterior is None:
+            return by_statistic(self.dynamics.ranking(self.rank_by), labels, self.cut)
+        tie_break = self.dynamics.ranking("label_loss").label_loss
+        return by_posterior(tie_break, labels, posterior, self.cut, training=training, planted=self.planted)
 
     def verdict(self) -> Verdict:
         """Suspicion, cut, likely classes and transition matrix, as they are now.
@@ -317,8 +294,8 @@ class LossBufferCallback(nn.Module):
         """
         return self._told_verdict()
 
-    def _told_verdict(self, statistics: SampleStatistics | None = None) -> Verdict:
-        verdict = self._verdict(statistics)
+    def _told_verdict(self) -> Verdict:
+        verdict = self._verdict()
         found = doubts.of_verdict(verdict) + doubts.of_epochs(self.dynamics.rows_in_epoch, self.n_samples)
         if self.mode != "watch" and self.epoch and not self.weighted:
             found += doubts.of_nothing_dropped(self.epoch, self.warmup, self.posterior)
@@ -338,8 +315,7 @@ class LossBufferCallback(nn.Module):
             likely of, else the given label), ``is_suspect``, ``wrong_probability`` (with ``"posterior"``), and every
             statistic of :class:`~lossbuf.dynamics.SampleStatistics`. The index is the row number.
         """
-        statistics = self.statistics()
-        return table(self._told_verdict(statistics), statistics, self.dynamics.labels, self.ids)
+        return table(self._told_verdict(), self.statistics(), self.dynamics.labels, self.ids)
 
     def select(self) -> NDArray[np.int64]:
         """Row numbers of the samples kept, ascending; rows never seen are among them."""
@@ -349,8 +325,6 @@ class LossBufferCallback(nn.Module):
         """Soft sample weights in [0, 1] from the scores so far, shape ``(n_samples,)``."""
         verdict = self._told_verdict()
         return soft_weights(verdict.suspicion, verdict.cut)
-
-    # ---- saving ---------------------------------------------------------------------------------------------------
 
     def get_extra_state(self) -> dict[str, Any]:
         """The cursors that are no tensors, and what the state belongs to."""
@@ -375,18 +349,29 @@ class LossBufferCallback(nn.Module):
         self._told = list(state["told"])
         self.weighted = bool(state["weighted"])
 
+    def check_state(self, state_dict: Mapping[str, Any]) -> None:
+        """Raise ``ValueError`` where a state is of other settings or another data set."""
+        check_same_kind(self.state_dict(), state_dict)
+
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Restore a state, whole or not at all.
 
         Raises:
             ValueError: If it is of other settings or another data set. What was collected so far then stays.
         """
-        check_same_kind(self.state_dict(), state_dict)
-        return super().load_state_dict(state_dict, strict, assign)
+        self.check_state(state_dict)
+        found = super().load_state_dict(state_dict, strict, assign)
+        self._digest(self.stage.loaded(self.sample_weights.device))
+        return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the whole state to a file; in a process group rank 0 writes."""
+        """Write the whole state to a file; in a process group rank 0 writes.
+
+        Raises:
+            ValueError: If there were steps in a process group since :meth:`flush`.
+        """
         if is_first():
+            self.stage.check_sent()
             save_tensors(path, {"kind": _KIND, "state": dict(self.state_dict())})
 
     def load(self, path: str | os.PathLike[str]) -> None:
@@ -394,7 +379,7 @@ class LossBufferCallback(nn.Module):
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file is damaged, holds code, or is of other settings or another data set. What was
-                collected so far then stays.
+            ValueError: If the file is damaged, holds code, or is of other settings or data. What was collected stays.
         """
-        self.load_state_dict(load_tensors(path, _KIND).get("state", {}))
+        with restoring(path):
+            self.load_state_dict(load_tensors(path, _KIND).get("state", {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import numbers
 from collections.abc import Collection
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_LINE = 600
+_FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 _INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
 
 
@@ -19,7 +22,26 @@ class LossBufferWarning(UserWarning):
 
 def problem(name: str, rule: str, value: object, mend: str = "") -> str:
     """The one message form of the package."""
-    return f"`{name}` {rule}, got {value}." + (f" {mend}" if mend else "")
+    return f"`{name}` {rule}, got {line(value)}." + (f" {mend}" if mend else "")
+
+
+def line(value: object) -> str:
+    """What is told of anything: one line that can be printed, of at most 600 characters.
+
+    Example:
+        >>> line("two\\nlines"), len(line("x" * 1000))
+        ('two lines', 600)
+    """
+    text = " ".join(str(value)[: 2 * _LINE].splitlines()).strip()
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= _LINE else text[: _LINE - 3] + "..."
+
+
+def installed(what: str, extra: str, *modules: str) -> None:
+    """Raise ``ImportError`` with the mend where a module of an extra is not there."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f'{what} needs {" and ".join(missing)}: pip install "lossbuf[{extra}]"')
 
 
 def positive_int(name: str, value: object) -> int:
@@ -102,16 +124,23 @@ def class_labels(name: str, labels: object, num_classes: int | None = None) -> T
     return tensor
 
 
-def batch_vector(name: str, vector: Tensor, size: int) -> None:
-    """Raise ``ValueError`` unless ``vector`` is an integer tensor of shape ``(size,)``."""
-    if vector.ndim != 1 or vector.shape[0] != size:
-        raise ValueError(problem(name, f"must have shape ({size},) as `logits` do", f"shape {tuple(vector.shape)}"))
+def batch_vector(name: str, vector: Tensor, like: Tensor) -> None:
+    """Raise ``ValueError`` unless ``vector`` is an integer tensor with a value a row of ``like``, on its device."""
+    if not isinstance(vector, Tensor):
+        raise ValueError(problem(name, "must be a tensor", type(vector).__name__))
+    if vector.ndim != 1 or vector.shape[0] != like.shape[0]:
+        rule = f"must have shape ({like.shape[0]},) as `logits` do"
+        raise ValueError(problem(name, rule, f"shape {tuple(vector.shape)}"))
     if vector.dtype not in _INTEGERS:
         raise ValueError(problem(name, "must be integers", f"dtype {vector.dtype}"))
+    if vector.device != like.device:
+        raise ValueError(problem(name, f"must lie on {like.device} as `logits` do", vector.device))
 
 
-def batch_logits(name: str, logits: Tensor, num_classes: int) -> int:
-    """Return the batch size; raise ``ValueError`` unless ``logits`` are floats of ``(batch, num_classes)``."""
+def batch_logits(name: str, logits: Tensor, num_classes: int) -> None:
+    """Raise ``ValueError`` unless ``logits`` is a tensor of floats, of shape ``(batch, num_classes)``."""
+    if not isinstance(logits, Tensor):
+        raise ValueError(problem(name, "must be a tensor", type(logits).__name__))
     if logits.ndim != 2 or logits.shape[1] != num_classes:
         more = logits.ndim == 2 and logits.shape[1] > num_classes
         mend = (
@@ -121,9 +150,10 @@ def batch_logits(name: str, logits: Tensor, num_classes: int) -> int:
         )
         rule = f"must have shape (batch, {num_classes})"
         raise ValueError(problem(name, rule, f"shape {tuple(logits.shape)}", mend))
-    if not logits.is_floating_point():
-        raise ValueError(problem(name, "must be floating point", f"dtype {logits.dtype}"))
-    return logits.shape[0]
+    if logits.dtype not in _FLOATS:
+        raise ValueError(problem(name, "must be floating point, of 16 to 64 bits", f"dtype {logits.dtype}"))
+    if logits.device.type == "meta":
+        raise ValueError(problem(name, "must lie where there are values", "the meta device"))
 
 
 def in_range(name: str, values: Tensor, end: int) -> None:

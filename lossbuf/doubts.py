@@ -66,11 +66,11 @@ def of_nothing_dropped(epoch: int, warmup: int, posterior: LabelPosterior | None
 
 
 def of_rejected(epoch: int, counts: list[int]) -> list[str]:
-    """Rows of an epoch with faults; counts in the order of :meth:`~lossbuf.callback.LossBufferCallback.rejected`."""
+    """Rows of an epoch with faults; counts in the order of the texts, of the first ones at least."""
     texts = (
         "gave logits or losses that are NaN or infinite and were left out",
         "had a label out of range and were left out",
         "had a row number out of range and were left out",
         "came with another label than `labels` holds for their row: do `indices` number the rows of `labels`?",
     )
-    return [f"Epoch {epoch}: {count} samples {text}." for count, text in zip(counts, texts, strict=True) if count]
+    return [f"Epoch {epoch}: {count} samples {text}." for count, text in zip(counts, texts, strict=False) if count]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 
 from lossbuf import checks, scores
 from lossbuf.losses import SampleLosses
+from lossbuf.storage import HostRecord
 
 TRACKED = 4
 """Predicted classes tallied a sample."""
@@ -23,6 +28,7 @@ MAX_CLASSES = _CLASS_MASK
 _EPOCH_BITS = 40
 _SUMMED = 6
 _FOLD_ROWS = 8192
+_READ_ROWS = 2**20
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,21 @@ SUSPICIONS = (
 """Statistics by which rows can be ranked; the two margins with their sign turned."""
 
 
-class SampleDynamics(nn.Module):
+class Ranking(NamedTuple):
+    """What rows are ranked by, each of shape ``(n_samples,)``, on the host.
+
+    Attributes:
+        suspicion: Higher is more suspect; NaN for rows never seen.
+        label_loss: Mean over epochs, in nats, which decides between equals.
+        other_class: Class other than the given label predicted most often; -1 where there was none.
+    """
+
+    suspicion: NDArray[np.float32]
+    label_loss: NDArray[np.float32]
+    other_class: NDArray[np.int64]
+
+
+class SampleDynamics(HostRecord):
     """Loss, margin, scores, wrong predictions and forgetting events of every sample.
 
     Within an epoch a step only notes raw values (:meth:`claim`, :meth:`record`); :meth:`end_epoch` folds them into the
@@ -111,6 +131,8 @@ class SampleDynamics(nn.Module):
 
     Args:
         labels: Given labels, shape ``(n_samples,)``.
+        storage: Where the record lies, see :class:`~lossbuf.storage.HostRecord`. What a step needs, labels and stamps,
+            16 bytes a sample, goes with the network all the same.
 
     Raises:
         ValueError: If the labels are not integers of at least 0.
@@ -131,8 +153,8 @@ class SampleDynamics(nn.Module):
     was_right: Tensor
     tally: Tensor
 
-    def __init__(self, labels: Int[Tensor, " n_samples"]) -> None:
-        super().__init__()
+    def __init__(self, labels: Int[Tensor, " n_samples"], storage: str | os.PathLike[str] | None = None) -> None:
+        super().__init__(storage)
         labels = checks.class_labels(
             "labels", labels, MAX_CLASSES
         ).clone()  # to load a state must not reach the caller's
@@ -142,14 +164,14 @@ class SampleDynamics(nn.Module):
         self.register_buffer("labels", labels)
         self.register_buffer("stamp", torch.full((size,), torch.iinfo(torch.int64).max))
         # label loss, margin, predicted class, class mean of the label loss, class mean of the gap; -inf: not yet seen
-        self.register_buffer("noted", torch.full((5, size), float("-inf"), dtype=torch.float32))
-        self.register_buffer("count", torch.zeros(size, dtype=torch.int32))
-        self.register_buffer("sums", torch.zeros(_SUMMED, size, dtype=torch.float32))
-        self.register_buffer("last", torch.full((_SUMMED + 1, size), float("nan"), dtype=torch.float32))
-        self.register_buffer("wrong_count", torch.zeros(size, dtype=torch.int32))
-        self.register_buffer("forgetting_events", torch.zeros(size, dtype=torch.int32))
-        self.register_buffer("was_right", torch.zeros(size, dtype=torch.bool))
-        self.register_buffer("tally", torch.zeros(TRACKED, size, dtype=torch.int32))
+        self.register_record("noted", (5, size), torch.float32, float("-inf"))
+        self.register_record("count", (size,), torch.int32)
+        self.register_record("sums", (_SUMMED, size), torch.float32)
+        self.register_record("last", (_SUMMED + 1, size), torch.float32, float("nan"))
+        self.register_record("wrong_count", (size,), torch.int32)
+        self.register_record("forgetting_events", (size,), torch.int32)
+        self.register_record("was_right", (size,), torch.bool)
+        self.register_record("tally", (TRACKED, size), torch.int32)
 
     @property
     def n_samples(self) -> int:
@@ -183,7 +205,9 @@ class SampleDynamics(nn.Module):
     ) -> None:
         """Note the values of the rows that :meth:`claim` found fresh; all vectors of shape ``(batch,)``."""
         columns = (losses.label_loss, losses.margin, losses.predicted.to(torch.float32), mean_label_loss, mean_gap)
-        stale = ~fresh
+        self.later(self._note, rows, ~fresh, *columns)
+
+    def _note(self, rows: Tensor, stale: Tensor, *columns: Tensor) -> None:
         for noted, values in zip(self.noted, columns, strict=True):
             # Each slot gets one value at most, and -inf otherwise: the maximum does not depend on the order.
             noted.scatter_reduce_(0, rows, values.masked_fill(stale, float("-inf")), "amax")
@@ -191,49 +215,56 @@ class SampleDynamics(nn.Module):
     @torch.no_grad()
     def end_epoch(self) -> None:
         """Fold the epoch's values into the running statistics."""
-        self._fold_({name: getattr(self, name) for name in _FOLDED})
+        self.settle()
+        self._fold_({name: getattr(self, name) for name in _FOLDED}, slice(None))
         self.noted.fill_(float("-inf"))
         self.epoch += 1
         self.rows_in_epoch = 0
 
-    def _fold_(self, state: dict[str, Tensor]) -> None:
-        """Fold what was noted into tensors named as in :data:`_FOLDED`, part by part so that it stays in the cache."""
-        for start in range(0, self.n_samples, _FOLD_ROWS):
+    def _fold_(self, state: dict[str, Tensor], rows: slice) -> None:
+        """Fold what was noted of some rows into tensors named as in :data:`_FOLDED`.
+
+        Part by part, so that it stays in the cache.
+        """
+        noted, labels = self.noted[:, rows], self.labels[rows]
+        for start in range(0, len(labels), _FOLD_ROWS):
             part = slice(start, start + _FOLD_ROWS)
-            _fold_part_(
-                {name: tensor[..., part] for name, tensor in state.items()}, self.noted[:, part], self.labels[part]
-            )
+            parts = {name: tensor[..., part] for name, tensor in state.items()}
+            _fold_part_(parts, noted[:, part], labels[part].to(noted.device))
 
     @torch.no_grad()
-    def statistics(self) -> SampleStatistics:
-        """The statistics so far, an unfinished epoch included; changes nothing and does not wait for the GPU."""
-        state = {name: getattr(self, name).clone() for name in _FOLDED}
+    def statistics(self, rows: slice = slice(None)) -> SampleStatistics:
+        """The statistics so far, an unfinished epoch included; changes nothing and does not wait for the GPU.
+
+        Args:
+            rows: Which rows; by default all.
+
+        Returns:
+            The statistics, where the record lies.
+        """
+        self.settle()
+        state = {name: getattr(self, name)[..., rows].clone() for name in _FOLDED}
         if self.rows_in_epoch:
-            self._fold_(state)
-        label_loss, predicted_loss, margin, *three = (state["sums"] / state["count"]).unbind(0)
-        last_loss, _, last_margin, *last_three, last_predicted = state["last"].unbind(0)
-        given = _class_of(state["tally"]) == self.labels
-        score, score2, score3 = three
-        last_score, last_score2, last_score3 = last_three
-        return SampleStatistics(
-            count=state["count"],
-            label_loss=label_loss,
-            predicted_loss=predicted_loss,
-            aum=margin,
-            score=score,
-            score2=score2,
-            score3=score3,
-            wrong_count=state["wrong_count"],
-            forgetting_events=state["forgetting_events"],
-            most_frequent=_leader(state["tally"]),
-            other_class=_leader(state["tally"].masked_fill(given, 0)),
-            last_predicted=last_predicted.nan_to_num(nan=-1.0).long(),
-            last_label_loss=last_loss,
-            last_margin=last_margin,
-            last_score=last_score,
-            last_score2=last_score2,
-            last_score3=last_score3,
-        )
+            self._fold_(state, rows)
+        return statistics_of(state, self.labels[rows].to(state["tally"].device))
+
+    def ranking(self, name: str) -> Ranking:
+        """What rows are ranked by, read part by part so that it takes little memory; waits for the device.
+
+        Args:
+            name: One of :data:`SUSPICIONS`.
+
+        Raises:
+            ValueError: If it is none of them.
+        """
+        size = self.n_samples
+        found = Ranking(np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.int64))
+        for start in range(0, size, _READ_ROWS):
+            rows = slice(start, start + _READ_ROWS)
+            part = self.statistics(rows)
+            for column, values in zip(found, (part.suspicion(name), part.label_loss, part.other_class), strict=True):
+                column[rows] = values.cpu().numpy()
+        return found
 
     def get_extra_state(self) -> dict[str, int]:
         """The cursors that are no tensors."""
@@ -274,9 +305,32 @@ def _tally_(
 def _fold_part_(state: dict[str, Tensor], noted: Float[Tensor, "5 part"], labels: Int[Tensor, " part"]) -> None:
     seen = noted[0] > float("-inf")
     label_loss, margin, predicted, mean_label_loss, mean_gap = noted.masked_fill(~seen, 0.0)
-    gap = scores.label_gap(margin)
-    predicted_loss = (label_loss - gap).clamp_(min=0.0)
     three = scores.all_scores(label_loss, margin, mean_label_loss, mean_gap)
+    fold_(state, seen, label_loss, margin, three, predicted, labels)
+
+
+def new_state(size: int) -> dict[str, Tensor]:
+    """What :func:`fold_` folds into, for ``size`` samples on the CPU."""
+    rows = {name: torch.zeros(size, dtype=torch.int32) for name in ("count", "wrong_count", "forgetting_events")}
+    return rows | {
+        "sums": torch.zeros(_SUMMED, size),
+        "last": torch.full((_SUMMED + 1, size), float("nan")),
+        "was_right": torch.zeros(size, dtype=torch.bool),
+        "tally": torch.zeros(TRACKED, size, dtype=torch.int32),
+    }
+
+
+def fold_(
+    state: dict[str, Tensor],
+    seen: Bool[Tensor, " n_samples"],
+    label_loss: Float[Tensor, " n_samples"],
+    margin: Float[Tensor, " n_samples"],
+    three: scores.Scores,
+    predicted: Float[Tensor, " n_samples"],
+    labels: Int[Tensor, " n_samples"],
+) -> None:
+    """Fold an epoch's values into running statistics; where ``seen`` is False they must be 0 and change nothing."""
+    predicted_loss = (label_loss - scores.label_gap(margin)).clamp_(min=0.0)
     values = (label_loss, predicted_loss, margin, *three)
     for total, last, value in zip(state["sums"], state["last"][:-1], values, strict=True):
         total.add_(value)
@@ -289,6 +343,39 @@ def _fold_part_(state: dict[str, Tensor], noted: Float[Tensor, "5 part"], labels
     state["forgetting_events"].add_(wrong & state["was_right"])
     torch.where(seen, right, state["was_right"], out=state["was_right"])
     _tally_(state["tally"], predicted.to(torch.int32), seen)
+
+
+def statistics_of(state: dict[str, Tensor], labels: Int[Tensor, " n_samples"]) -> SampleStatistics:
+    """Read running statistics.
+
+    Args:
+        state: What :func:`fold_` folded into.
+        labels: Given labels, shape ``(n_samples,)``.
+    """
+    label_loss, predicted_loss, margin, *three = (state["sums"] / state["count"]).unbind(0)
+    last_loss, _, last_margin, *last_three, last_predicted = state["last"].unbind(0)
+    given = _class_of(state["tally"]) == labels
+    score, score2, score3 = three
+    last_score, last_score2, last_score3 = last_three
+    return SampleStatistics(
+        count=state["count"],
+        label_loss=label_loss,
+        predicted_loss=predicted_loss,
+        aum=margin,
+        score=score,
+        score2=score2,
+        score3=score3,
+        wrong_count=state["wrong_count"],
+        forgetting_events=state["forgetting_events"],
+        most_frequent=_leader(state["tally"]),
+        other_class=_leader(state["tally"].masked_fill(given, 0)),
+        last_predicted=last_predicted.nan_to_num(nan=-1.0).long(),
+        last_label_loss=last_loss,
+        last_margin=last_margin,
+        last_score=last_score,
+        last_score2=last_score2,
+        last_score3=last_score3,
+    )
 
 
 def _leader(tally: Int[Tensor, "tracked n_samples"]) -> Int[Tensor, " n_samples"]:

@@ -60,7 +60,8 @@ def sample_losses(logits: Float[Tensor, "batch num_classes"], labels: Int[Tensor
         raise ValueError(
             checks.problem("logits", "must have shape (batch, num_classes)", f"shape {tuple(logits.shape)}")
         )
-    checks.batch_vector("labels", labels, checks.batch_logits("logits", logits, logits.shape[1]))
+    checks.batch_logits("logits", logits, logits.shape[1])
+    checks.batch_vector("labels", labels, logits)
     return sample_losses_(logits.detach().to(torch.float32, copy=True), labels.long())[0]
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from lossbuf import checks
+from lossbuf.storage import HostRecord
 
 FLOOR = math.log(1e-6)
 """Log-probabilities below it count as this much, so that one confident epoch does not outweigh all others."""
 
 
-class MeanOutputs(nn.Module):
+class MeanOutputs(HostRecord):
     """Weighted mean log-probabilities of every sample.
 
     Memory: ``num_classes + 1`` numbers of 4 bytes a sample.
@@ -22,6 +25,7 @@ class MeanOutputs(nn.Module):
     Args:
         n_samples: Number of rows.
         num_classes: Number of classes.
+        storage: Where the sums lie, see :class:`~lossbuf.storage.HostRecord`.
 
     Raises:
         ValueError: If either is not a positive integer.
@@ -30,13 +34,13 @@ class MeanOutputs(nn.Module):
     sums: Tensor
     total: Tensor
 
-    def __init__(self, n_samples: int, num_classes: int) -> None:
-        super().__init__()
+    def __init__(self, n_samples: int, num_classes: int, storage: str | os.PathLike[str] | None = None) -> None:
+        super().__init__(storage)
         self.n_samples = checks.positive_int("n_samples", n_samples)
         self.num_classes = checks.positive_int("num_classes", num_classes)
         # One row more than samples: what is not fresh goes there, so that no shape depends on the data.
-        self.register_buffer("sums", torch.zeros(n_samples + 1, num_classes, dtype=torch.float32))
-        self.register_buffer("total", torch.zeros(n_samples + 1, dtype=torch.float32))
+        self.register_record("sums", (n_samples + 1, num_classes), torch.float32)
+        self.register_record("total", (n_samples + 1,), torch.float32)
 
     @torch.no_grad()
     def record(
@@ -54,8 +58,10 @@ class MeanOutputs(nn.Module):
             log_probs: Shape ``(batch, num_classes)``.
             weight: What the pass counts.
         """
-        slots = rows.masked_fill(~fresh, self.n_samples)
         values = log_probs.clamp(min=FLOOR).mul_(weight)
+        self.later(partial(self._add, weight), rows.masked_fill(~fresh, self.n_samples), values)
+
+    def _add(self, weight: float, slots: Tensor, values: Tensor) -> None:
         self.sums.index_copy_(0, slots, self.sums.index_select(0, slots).add_(values))
         self.total.index_copy_(0, slots, self.total.index_select(0, slots).add_(weight))
         self.sums[-1].zero_()
@@ -64,14 +70,17 @@ class MeanOutputs(nn.Module):
     @torch.no_grad()
     def restart(self) -> None:
         """Forget all passes."""
+        self.settle()
         self.sums.zero_()
         self.total.zero_()
 
     @property
     def seen(self) -> Bool[Tensor, " n_samples"]:
         """True for rows with at least one pass."""
+        self.settle()
         return self.total[:-1] > 0
 
     def probabilities(self) -> Float[Tensor, "n_samples num_classes"]:
         """The geometric mean over the passes, each row summing to 1; uniform where there was none."""
+        self.settle()
         return (self.sums[:-1] / self.total[:-1].clamp(min=1e-12).unsqueeze(1)).softmax(1)

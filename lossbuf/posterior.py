@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from lossbuf import checks, transition
 from lossbuf.checks import LossBufferWarning
 from lossbuf.outputs import MeanOutputs
+from lossbuf.storage import HostRecord
 
 LARGE = 2**28
 """Numbers in the record, samples times classes, from which on its size is told: 1 GiB."""
@@ -46,7 +48,7 @@ class Reading(NamedTuple):
     hidden: Tensor
 
 
-class LabelPosterior(nn.Module):
+class LabelPosterior(HostRecord):
     """P(label wrong | outputs, label) of every sample, with the transition matrix estimated on the way.
 
     While the network trains on all rows its mean output is a mixture of the classes that share a label. The transition
@@ -67,6 +69,7 @@ class LabelPosterior(nn.Module):
         num_classes: Number of classes.
         warmup: Epochs before the matrix may settle, at least 1.
         drops: Training is to drop or down-weight suspects.
+        storage: Where the record lies, see :class:`~lossbuf.storage.HostRecord`; it is read there, too.
 
     Raises:
         ValueError: If a number is not a positive integer.
@@ -83,9 +86,17 @@ class LabelPosterior(nn.Module):
     likely_before: Tensor
     purity: Tensor
 
-    def __init__(self, n_samples: int, num_classes: int, *, warmup: int, drops: bool) -> None:
-        super().__init__()
-        self.outputs = MeanOutputs(n_samples, num_classes)
+    def __init__(
+        self,
+        n_samples: int,
+        num_classes: int,
+        *,
+        warmup: int,
+        drops: bool,
+        storage: str | os.PathLike[str] | None = None,
+    ) -> None:
+        super().__init__(storage)
+        self.outputs = MeanOutputs(n_samples, num_classes, storage)
         if max(n_samples, num_classes) * num_classes > LARGE:
             warnings.warn(
                 f"The outputs of {n_samples} rows and {num_classes} classes take {n_samples * num_classes / 2**28:.1f} "
@@ -96,13 +107,14 @@ class LabelPosterior(nn.Module):
         self.warmup = checks.positive_int("warmup", warmup)
         self.drops = drops
         self.settled = self.dropping = False
-        self.register_buffer("settled_transition", torch.eye(num_classes, dtype=torch.float64))
-        self.register_buffer("settled_rate", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("settled_error", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("hidden", torch.zeros(num_classes, dtype=torch.bool))
-        self.register_buffer("before", torch.full((n_samples,), float("nan"), dtype=torch.float32))
-        self.register_buffer("likely_before", torch.zeros(n_samples, dtype=torch.int64))
-        self.register_buffer("purity", torch.ones((), dtype=torch.float64))
+        self.register_record("settled_transition", (num_classes, num_classes), torch.float64)
+        self.settled_transition.fill_diagonal_(1.0)
+        self.register_record("settled_rate", (), torch.float64)
+        self.register_record("settled_error", (), torch.float64)
+        self.register_record("hidden", (num_classes,), torch.bool)
+        self.register_record("before", (n_samples,), torch.float32, float("nan"))
+        self.register_record("likely_before", (n_samples,), torch.int64)
+        self.register_record("purity", (), torch.float64, 1.0)
 
     def record(
         self,
@@ -128,7 +140,7 @@ class LabelPosterior(nn.Module):
         """
         if self.settled or epoch < self.warmup or not bool(self.outputs.seen.any()):
             return self.dropping
-        reading = self.read(labels)
+        reading = self._read(labels.to(self.before.device), refine=True)
         self.settled_transition.copy_(reading.transition)
         self.settled_rate.copy_(reading.noise_rate)
         self.settled_error.copy_(reading.estimates[2])
@@ -152,7 +164,14 @@ class LabelPosterior(nn.Module):
         Args:
             labels: Labels trained on, shape ``(n_samples,)``.
             refine: Let the outputs since the matrix was settled change it.
+
+        Returns:
+            What was found, on the device of the labels.
         """
+        reading = self._read(labels.to(self.before.device), refine)
+        return Reading(*(part.to(labels.device) for part in reading))
+
+    def _read(self, labels: Tensor, refine: bool) -> Reading:
         seen, probs = self.outputs.seen, self.outputs.probabilities()
         matrix, rate, hidden = self.settled_transition, self.settled_rate, self.hidden
         error = self.settled_error
@@ -184,7 +203,8 @@ class LabelPosterior(nn.Module):
         self, rows: Int[Tensor, " batch"], labels: Int[Tensor, " batch"], matrix: Float[Tensor, "classes classes"]
     ) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:
         """Log-odds that other labels of some rows are wrong, NaN where never seen, and the classes likely then."""
-        seen, probs = self.outputs.seen[rows], self.outputs.probabilities()[rows]
+        on_host = rows.to(self.before.device)
+        seen, probs = (part[on_host].to(rows.device) for part in (self.outputs.seen, self.outputs.probabilities()))
         if not self.dropping:
             probs = transition.deconvolved(probs, matrix)
         log_odds = transition.wrong_log_odds(probs, labels, matrix).float()

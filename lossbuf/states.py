@@ -37,11 +37,21 @@ def check_same_kind(mine: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     for name, value in mine.items():
         other = state.get(name)
         if isinstance(value, Tensor):
-            same = isinstance(other, Tensor) and other.shape == value.shape and other.dtype == value.dtype
-        else:
-            same = isinstance(other, Mapping) and other.keys() == value.keys()
-        if not same:
+            check_same_form(name, value, other)
+        elif not isinstance(other, Mapping) or other.keys() != value.keys():
             raise ValueError(checks.problem("state_dict", f"must hold {name} as it was saved", type(other).__name__))
+
+
+def check_part(module: Any, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+    """Check a state that is loaded as a part of another module's, which does not ask ``load_state_dict``; a hook."""
+    if prefix and (own := {name[len(prefix) :]: state_dict[name] for name in state_dict if name.startswith(prefix)}):
+        module.check_state(own)
+
+
+def check_same_form(name: str, mine: Tensor, other: object) -> None:
+    """Raise ``ValueError`` unless a saved value is a tensor of the same shape and dtype."""
+    if not isinstance(other, Tensor) or other.shape != mine.shape or other.dtype != mine.dtype:
+        raise ValueError(checks.problem("state_dict", f"must hold {name} as it was saved", type(other).__name__))
 
 
 def fingerprint(labels: Tensor, ids: Sequence[Hashable] | None) -> str:

@@ -6,7 +6,7 @@ and count in no rate.
 
 from __future__ import annotations
 
-import warnings
+import math
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -14,7 +14,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lossbuf import checks
+from lossbuf.gaussians import two_gaussians
 from lossbuf.scores import suspicion_order
+
+EXACT_ROWS = 2**17
+"""Rows of which :class:`Mixture` looks at every one; of more it counts how many lie where."""
+
+LEAST_SUSPECT = 0.25
+"""Probability of being wrong below which :class:`MaxF1` holds no label for a suspect."""
+
+GRID = 2**14
+"""Steps of that grid."""
 
 
 class Cut(NamedTuple):
@@ -56,13 +66,21 @@ class KnownRate:
         checks.rate("noise_rate", self.noise_rate)
 
     def __call__(self, suspicion: ArrayLike, tie_break: ArrayLike | None = None) -> Cut:
-        """Apply the rule to suspicions of shape ``(n_samples,)``; ``tie_break`` decides between equals."""
+        """Apply the rule to suspicions of shape ``(n_samples,)``; ``tie_break``, as many, decides between equals."""
         values = _checked(suspicion)
-        seen = int((~np.isnan(values)).sum())
-        chosen = suspicion_order(values, values if tie_break is None else tie_break)[: round(self.noise_rate * seen)]
-        mask = np.zeros(len(values), dtype=bool)
-        mask[chosen] = True
-        return Cut(float(values[chosen].min()) if len(chosen) else float("inf"), float(self.noise_rate), mask)
+        if tie_break is not None and np.shape(tie_break) != values.shape:
+            rule = f"must have shape {values.shape} as `suspicion` has"
+            raise ValueError(checks.problem("tie_break", rule, f"shape {np.shape(tie_break)}"))
+        known = values[~np.isnan(values)]
+        count = round(self.noise_rate * len(known))
+        if not count:
+            return _no_cut(len(values))._replace(noise_rate=float(self.noise_rate))
+        threshold = np.partition(known, len(known) - count)[len(known) - count]
+        mask = values > threshold
+        equal = np.flatnonzero(values == threshold)
+        ties = values[equal] if tie_break is None else np.asarray(tie_break)[equal]
+        mask[equal[suspicion_order(values[equal], ties)[: count - int(mask.sum())]]] = True
+        return Cut(float(threshold), float(self.noise_rate), mask)
 
 
 @dataclass(frozen=True)
@@ -70,7 +88,9 @@ class Mixture:
     """Cut where a row belongs to the upper of two Gaussians with a probability above one half.
 
     The noise rate is the upper component's weight. Values are scaled to [0, 1] between their 0.1 and 99.9 percentiles
-    first, so that a few outliers do not make a component of their own.
+    first, so that a few outliers do not make a component of their own. Of more than :data:`EXACT_ROWS` rows only the
+    counts on a grid of :data:`GRID` steps between the percentiles are used, so that a stream of any length has the same
+    cut as the same values in memory (:mod:`lossbuf.streams`).
 
     Source:
         Li, Socher, Hoi 2020, "DivideMix" (2 components, 10 iterations, tolerance 1e-2, regularisation 5e-4).
@@ -81,30 +101,65 @@ class Mixture:
 
     def __call__(self, suspicion: ArrayLike, tie_break: ArrayLike | None = None) -> Cut:
         """Apply the rule to suspicions of shape ``(n_samples,)``; there are no ties to break."""
-        from sklearn.exceptions import ConvergenceWarning  # slow to import, and needed here alone
-        from sklearn.mixture import GaussianMixture
-
         values, known = _spread(suspicion)
         if known is None:
             return _no_cut(len(values))
-        low, high = np.percentile(known, [0.1, 99.9])
-        if high <= low:
-            low, high = known.min(), known.max()
-        scaled = np.clip((known - low) / (high - low), 0.0, 1.0)[:, None]
-        start = np.percentile(scaled, [10.0, 90.0])[:, None]
-        model = GaussianMixture(2, max_iter=100, tol=1e-4, reg_covar=5e-4, means_init=start, random_state=0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the last iterations hardly move the cut
-            model.fit(scaled)
-        means, weights = np.ravel(np.asarray(model.means_)), np.ravel(np.asarray(model.weights_))
-        upper = int(means.argmax())
+        ranks = self.ranks(len(known))
+        span = self.span(np.partition(known, sorted(set(ranks)))[list(ranks)], len(known))
+        if len(known) > EXACT_ROWS:
+            threshold, rate = self.fit_grid(self.grid_counts(known, span), span)
+        else:
+            threshold, rate = self._fit(np.sort(self._scaled(known, span)), np.ones(len(known)), span)
+        return _cut_at(values, threshold, rate)
+
+    @staticmethod
+    def ranks(size: int) -> tuple[int, ...]:
+        """Which of ``size`` values in ascending order :meth:`span` needs."""
+        low, high = 0.001 * (size - 1), 0.999 * (size - 1)
+        return (0, math.floor(low), math.ceil(low), math.floor(high), math.ceil(high), size - 1)
+
+    @staticmethod
+    def span(at_ranks: NDArray[np.float64], size: int) -> tuple[float, float]:
+        """The 0.1 and 99.9 percentiles, or the extremes where these are the same.
+
+        Args:
+            at_ranks: The values at :meth:`ranks`.
+            size: Of how many.
+        """
+        least, *around, most = at_ranks.tolist()
+        low, high = (
+            below + (above - below) * (q * (size - 1) % 1)
+            for q, below, above in ((0.001, *around[:2]), (0.999, *around[2:]))
+        )
+        return (low, high) if high > low else (least, most)
+
+    @staticmethod
+    def _scaled(values: NDArray[np.float64], span: tuple[float, float]) -> NDArray[np.float64]:
+        low, high = span
+        return np.clip((values - low) / (high - low), 0.0, 1.0)
+
+    def grid_counts(self, values: NDArray[np.float64], span: tuple[float, float]) -> NDArray[np.int64]:
+        """How many values lie at each step of the grid, shape ``(GRID + 1,)``; counts of parts may be added."""
+        return np.bincount(np.rint(self._scaled(values, span) * GRID).astype(np.int64), minlength=GRID + 1)
+
+    def fit_grid(self, counts: NDArray[np.int64], span: tuple[float, float]) -> tuple[float, float]:
+        """Threshold, infinite where there is no cut, and noise rate from :meth:`grid_counts`."""
+        steps = np.flatnonzero(counts)
+        return self._fit(steps / GRID, counts[steps].astype(np.float64), span)
+
+    @staticmethod
+    def _fit(
+        points: NDArray[np.float64], weights: NDArray[np.float64], span: tuple[float, float]
+    ) -> tuple[float, float]:
+        found = two_gaussians(points, weights)
         # Between the means one density falls and the other rises: one crossing, found on a grid.
-        grid = np.linspace(means.min(), means.max(), 1001)
-        above = model.predict_proba(grid[:, None])[:, upper] > 0.5
+        grid = np.linspace(found.means[0], found.means[1], 1001)
+        log_heights = found.log_heights(grid)
+        above = log_heights[1] > log_heights[0]
         if not above.any():  # the lower component covers the upper one
-            return _no_cut(len(values))
-        crossing = grid[np.argmax(above)]
-        return _cut_at(values, float(low + crossing * (high - low)), float(weights[upper]))
+            return float("inf"), 0.0
+        low, high = span
+        return float(low + grid[np.argmax(above)] * (high - low)), float(found.weights[1])
 
 
 @dataclass(frozen=True)
@@ -142,6 +197,39 @@ class MaxFDR:
         allowed = np.flatnonzero((expected <= self.max_fdr) & ends)
         threshold = float(worst_first[allowed[-1]]) if len(allowed) else float("inf")
         return _cut_at(values, threshold, float(expit(worst_first).mean()))
+
+
+@dataclass(frozen=True)
+class MaxF1:
+    """Cut where the expected F1 score of the suspects is highest, for log-odds of a wrong label.
+
+    F1 is twice the wrong labels found over suspects and wrong labels together. Its best threshold is a probability of
+    half that F1: near even odds where right and wrong are told apart well, less where they are not, but never under
+    :data:`LEAST_SUSPECT`, so that labels of which none is likely wrong are no suspects. The noise rate is the share of
+    rows that are more likely wrong than right.
+
+    Source:
+        Lipton, Elkan, Narayanaswamy 2014, "Optimal Thresholding of Classifiers to Maximize F1 Measure".
+
+    Example:
+        >>> MaxF1()([-9.0, 3.0, -0.2, -8.0]).suspect_mask
+        array([False,  True,  True, False])
+    """
+
+    def __call__(self, suspicion: ArrayLike, tie_break: ArrayLike | None = None) -> Cut:
+        """Apply the rule to log-odds of shape ``(n_samples,)``; equals are all suspects or none."""
+        from scipy.special import expit, logit  # slow to import
+
+        values = _checked(suspicion)
+        worst_first = -np.sort(-values[~np.isnan(values)])
+        if not len(worst_first):
+            return _no_cut(len(values))
+        wrong = expit(worst_first)
+        expected = 2 * np.cumsum(wrong) / (np.arange(1, len(wrong) + 1) + wrong.sum())
+        ends = np.append(worst_first[1:] < worst_first[:-1], True)  # a cut may not part equals
+        allowed = np.flatnonzero((worst_first >= logit(LEAST_SUSPECT)) & ends)
+        threshold = float(worst_first[allowed[np.argmax(expected[allowed])]]) if len(allowed) else float("inf")
+        return _cut_at(values, threshold, float((worst_first > 0).mean()))
 
 
 @dataclass(frozen=True)

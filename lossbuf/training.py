@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
-from lossbuf.files import load_tensors, save_tensors
+from lossbuf.files import load_tensors, restoring, save_tensors
 
 _KIND = "lossbuf.training"
 _STATE = ("of", "step", "network", "optimizer", "callback", "order_state", "in_epoch", "generator", "rng", "cuda_rng",
@@ -78,6 +78,19 @@ class StepCallback(Protocol):
         ...
 
 
+@runtime_checkable
+class ResumableCallback(StepCallback, Protocol):
+    """A callback that a checkpoint can hold."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """All it has collected, as tensors and plain values."""
+        ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], /) -> Any:
+        """Restore that; raises ``ValueError`` where it is not of the same settings and data."""
+        ...
+
+
 @dataclass
 class History:
     """Values an epoch: mean training loss in nats, and what ``after_epoch`` returned."""
@@ -128,7 +141,7 @@ def train(
         settings: How to train.
         rows: The rows to train on; by default all.
         callback: Sees every step, with the rows as its indices, and weights the loss; with a checkpoint it must be a
-            :class:`~lossbuf.callback.LossBufferCallback`.
+            :class:`ResumableCallback`, as :class:`~lossbuf.callback.LossBufferCallback` is.
         augment: Changes each batch of ``x`` before the network sees it, as :class:`~lossbuf.augment.CropFlip` does;
             what it draws must come from torch's global generators.
         mix: Called after it with the batch of ``x``, its labels and its rows, as mixup needs them; the same holds.
@@ -185,9 +198,9 @@ class _Run:
         if len(x) != len(labels):
             raise ValueError(checks.problem("x", f"must have {len(labels)} rows, as many as labels", len(x)))
         self.settings, self.callback, self.augment, self.mix, self.network = settings, callback, augment, mix, network
-        self.kept = callback if isinstance(callback, LossBufferCallback) else None
+        self.kept = callback if isinstance(callback, ResumableCallback) else None
         if checkpoint is not None and callback is not None and self.kept is None:
-            rule = "must be a LossBufferCallback where there is a checkpoint"
+            rule = "must have state_dict and load_state_dict where there is a checkpoint"
             raise ValueError(checks.problem("callback", rule, type(callback).__name__))
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.device = settings.torch_device()
@@ -280,7 +293,10 @@ class _Run:
         """Go on from the checkpoint, where there is one."""
         if self.checkpoint is None or not self.checkpoint.exists():
             return
-        state = load_tensors(self.checkpoint, _KIND)
+        with restoring(self.checkpoint):
+            self._restore(load_tensors(self.checkpoint, _KIND))
+
+    def _restore(self, state: dict[str, Any]) -> None:
         missing = [name for name in _STATE if name not in state]
         if missing:
             raise ValueError(checks.problem("checkpoint", f"must hold {missing[0]!r}", f"none in {self.checkpoint}"))
@@ -294,8 +310,11 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.kept is not None:
             self.kept.load_state_dict(state["callback"])
-            self.kept.to(self.device)
+            if isinstance(self.kept, nn.Module):
+                self.kept.to(self.device)
         self.step = state["step"]
+        if type(self.step) is not int or self.step < 0:
+            raise ValueError(checks.problem("checkpoint", "must hold a step, a number of at least 0", self.step))
         self.order_state = state["order_state"]
         if state["in_epoch"]:
             self.order_generator.set_state(self.order_state)
@@ -308,7 +327,7 @@ class _Run:
         self.history = History(**state["history"])
 
     def _identity(self) -> dict[str, Any]:
-        callback = self.kept
+        callback = self.kept if isinstance(self.kept, LossBufferCallback) else None
         weights = [(name, tuple(value.shape)) for name, value in self.network.named_parameters()]
         return {
             **asdict(self.settings),
@@ -318,10 +337,16 @@ class _Run:
             "rows": _digest(self.rows),
             "augment": _named(self.augment),
             "mix": _named(self.mix),
-            "callback": None if callback is None else (callback.mode, callback.warmup, callback.rank_by),
+            "callback": _described(self.kept),
             "planted": None if callback is None or callback.planted is None else callback.planted.identity,
             "cut": None if callback is None else _named(callback.cut),
         }
+
+
+def _described(callback: ResumableCallback | None) -> Any:
+    if isinstance(callback, LossBufferCallback):
+        return callback.mode, callback.warmup, callback.rank_by
+    return None if callback is None else type(callback).__name__  # its load_state_dict knows more
 
 
 def _named(value: object) -> str:

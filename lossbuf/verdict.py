@@ -11,18 +11,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossbuf import checks
-from lossbuf.dynamics import SUSPICIONS, SampleStatistics
+from lossbuf.dynamics import SUSPICIONS, Ranking, SampleStatistics
 from lossbuf.planted import PlantedCheck, PlantedLabels
 from lossbuf.planted import noise_rate as rate_by_planting
 from lossbuf.posterior import LabelPosterior
 from lossbuf.scores import suspicion_order
-from lossbuf.thresholds import Cut, CutRule, KnownRate, MaxFDR, Mixture, with_floor
+from lossbuf.thresholds import Cut, CutRule, KnownRate, MaxF1, MaxFDR, Mixture, with_floor
 
 RANKINGS = ("posterior", *SUSPICIONS)
 """What rows can be ranked by."""
 
 CLASS_FLOOR = 0.05
 """Share of every given class that is kept, unless ``noise_rate`` or ``cut`` say what to drop."""
+
+DOUBTFUL = -2.0
+"""Log-odds above which a label is in doubt: a probability of .12 of being wrong."""
+
+FEW = 0.1
+"""Rows in doubt that no estimate counts as wrong go from training too where they are at most this share of those."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,8 @@ class Verdict:
         likely: For every row the class it is most likely of if its label is wrong, shape ``(n_samples,)``.
         transition: P(given | true), shape ``(num_classes, num_classes)``; ``None`` without the posterior.
         noise_rates: Estimates of the noise rate: by the most confident rows, by all outputs since and, where labels
-            were planted, by those found. The rate is the mean of the first two, or of that mean and the last.
+            were planted, by those found. Where suspects were dropped while training, the rate is the share of labels
+            that are more likely wrong than right, else the mean of the first two; or the mean of that and the last.
         noise_rate_interval: From the lowest less to the highest plus 1.96 standard errors of counting so few rows.
             Where nothing was dropped the first two are the same. It is no confidence interval: what the estimates
             share, outputs that are vague or wrong labels learnt by heart, is not in it.
@@ -93,16 +100,15 @@ def cut_rule(rank_by: str, noise_rate: float | None, max_fdr: float | None, cut:
     return cut or (None if rank_by == "posterior" else Mixture())
 
 
-def by_statistic(statistics: SampleStatistics, labels: Tensor, rank_by: str, rule: CutRule | None) -> Verdict:
+def by_statistic(ranking: Ranking, labels: Tensor, rule: CutRule | None) -> Verdict:
     """The verdict by one of :data:`~lossbuf.dynamics.SUSPICIONS`; waits for the device."""
-    suspicion = statistics.suspicion(rank_by).cpu().numpy()
-    tie_break = statistics.label_loss.cpu().numpy()
-    other, given = statistics.other_class.cpu().numpy(), labels.cpu().numpy()
-    return Verdict(suspicion, tie_break, (rule or Mixture())(suspicion, tie_break), np.where(other >= 0, other, given))
+    suspicion, tie_break, other = ranking
+    likely = np.where(other >= 0, other, labels.cpu().numpy())
+    return Verdict(suspicion, tie_break, (rule or Mixture())(suspicion, tie_break), likely)
 
 
 def by_posterior(
-    statistics: SampleStatistics,
+    tie_break: NDArray[np.float32],
     labels: Tensor,
     posterior: LabelPosterior,
     rule: CutRule | None,
@@ -113,19 +119,22 @@ def by_posterior(
     """The verdict by the posterior; waits for the device.
 
     Args:
-        statistics: Of the same rows.
+        tie_break: Mean label loss, shape ``(n_samples,)``.
         labels: Given labels, shape ``(n_samples,)``.
         posterior: What was recorded.
-        rule: Where to cut; ``None`` cuts off as many rows as the estimated noise rate says are wrong. The share of
-            wrong labels is better known than each label's probability, above all while they are still trained on.
-        training: The verdict decides which rows go on training; a bound on the false-discovery rate then waits.
+        rule: Where to cut; ``None`` is :class:`~lossbuf.thresholds.MaxF1` where suspects were dropped while training.
+            Else as many rows are cut off as the estimated noise rate says are wrong, since outputs that labels taught
+            make these look right.
+        training: The verdict decides which rows go on training: as many as are estimated to be right, less those in
+            doubt where these are few. A rule then waits, unless it is another than a bound on the false-discovery rate.
         planted: Labels planted to see how many are found.
     """
     reading = posterior.read(labels if planted is None else planted.all_labels(labels), refine=not training)
-    suspicion, tie_break = reading.log_odds.cpu().numpy(), statistics.label_loss.cpu().numpy()
+    suspicion = reading.log_odds.cpu().numpy()
     likely, matrix, hidden = (part.cpu().numpy() for part in (reading.likely, reading.transition, reading.hidden))
     first, second, error = reading.estimates.tolist()
     rate, matrix = float(reading.noise_rate), matrix.copy()  # on a CPU it may be the settled one itself
+    by_odds, by_planting = posterior.dropping and not training, float("nan")
     estimates, rows, of_planted = [first, second], np.empty(0, dtype=np.int64), suspicion[:0]
     if planted is not None and planted.sown and not training:  # back to the rows' own labels
         rows = planted.rows.cpu().numpy()
@@ -136,16 +145,19 @@ def by_posterior(
         first, second, rate = (planted.rate_without(value) for value in (first, second, rate))
         estimates = [first, second]
         by_planting = rate_by_planting(np.delete(suspicion, rows), of_planted)
-        if np.isfinite(by_planting):
-            estimates.append(by_planting)
-            rate = (rate + by_planting) / 2  # the errors of the two seldom agree
+    if by_odds:
+        rate = share_above(suspicion, 0.0)
+    if np.isfinite(by_planting):
+        estimates.append(by_planting)
+        rate = (rate + by_planting) / 2  # the errors of the two seldom agree
     if rule is None or isinstance(rule, MaxFDR):
-        chosen = KnownRate(rate) if rule is None or training else rule
+        usual = MaxF1() if by_odds else KnownRate(_to_drop(rate, suspicion) if training else rate)
+        chosen = usual if rule is None or training else rule
         cut = chosen(suspicion, tie_break)._replace(noise_rate=rate)
         cut = with_floor(cut, suspicion, labels.cpu().numpy(), CLASS_FLOOR)
     else:
         cut = rule(suspicion, tie_break)
-    low, high = min(estimates) - 1.96 * error, max(estimates) + 1.96 * error
+    low, high = min(*estimates, rate) - 1.96 * error, max(*estimates, rate) + 1.96 * error
     return Verdict(
         suspicion,
         tie_break,
@@ -158,6 +170,22 @@ def by_posterior(
         bounded=isinstance(rule, MaxFDR) and not training,
         planted=PlantedCheck.of(rows, of_planted, cut.threshold) if len(rows) else None,
     )
+
+
+def share_above(log_odds: NDArray[np.float32], threshold: float) -> float:
+    """Share of the rows seen that lie above a threshold; 0 where none was seen."""
+    known = log_odds[~np.isnan(log_odds)]
+    return float((known > threshold).mean()) if len(known) else 0.0
+
+
+def _to_drop(rate: float, log_odds: NDArray[np.float32]) -> float:
+    """Share of the rows that go from training.
+
+    Wrong labels that stay are learnt and look right from then on. So labels in doubt go too where they are few, which
+    tells that wrong and right ones lie well apart.
+    """
+    doubtful = share_above(log_odds, DOUBTFUL)
+    return doubtful if rate < doubtful <= (1 + FEW) * rate else rate
 
 
 def table(

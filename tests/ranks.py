@@ -1,7 +1,7 @@
-"""One of several processes that train together: ``python ranks.py RANK RANKS INIT_FILE OUTPUT``.
+"""Several processes that train together: ``torchrun --nproc-per-node RANKS ranks.py FOLDER``.
 
-Each takes its share of every batch of every scenario, and writes what it collected. The rank 0 of one process alone
-takes the joined batches. The scenarios are the same in all.
+Each takes its share of every batch of every scenario, and writes what it collected. Then rank 0, alone, takes the
+joined batches. The scenarios are the same in all.
 """
 
 import datetime
@@ -23,8 +23,8 @@ class Scenario(NamedTuple):
     Attributes:
         num_classes: Number of classes.
         capacity: Rows of a block, of all ranks together.
-        sizes: Rows of each step of an epoch, for each of the two ranks.
-        repeated: Rows of the last step that rank 1 takes from rank 0, as a sampler does to fill up.
+        sizes: Rows of each step of an epoch, of rank 0 and of each of the others.
+        repeated: Rows of the last step that the last rank takes from rank 0, as a sampler does to fill up.
     """
 
     num_classes: int = 3
@@ -32,10 +32,9 @@ class Scenario(NamedTuple):
     sizes: tuple[tuple[int, int], ...] = ((3, 3), (3, 3), (3, 3), (3, 3))
     repeated: int = 0
 
-    @property
-    def n_samples(self) -> int:
-        """Number of rows in the data set."""
-        return sum(map(sum, self.sizes)) - self.repeated
+    def n_samples(self, ranks: int) -> int:
+        """Number of rows in the data set, that of ``ranks`` ranks."""
+        return sum(first + (ranks - 1) * other for first, other in self.sizes) - self.repeated
 
 
 SCENARIOS = {
@@ -51,27 +50,30 @@ SCENARIOS = {
 }
 
 
-def collect(scenario: Scenario, rank: int, ranks: int) -> dict[str, Any]:
-    """Train for some epochs on the share of ``rank``."""
+def collect(scenario: Scenario, rank: int, ranks: int, alone: bool = False) -> dict[str, Any]:
+    """Train for some epochs on the share of ``rank``, or alone on those of all ranks joined."""
     draw = torch.Generator().manual_seed(0)
-    labels = torch.randint(scenario.num_classes, (scenario.n_samples,), generator=draw)
+    n_samples = scenario.n_samples(ranks)
+    labels = torch.randint(scenario.num_classes, (n_samples,), generator=draw)
     callback = LossBufferCallback(labels, scenario.num_classes, window=7, mode="reweight", warmup=1, noise_rate=0.25)
     callback.stage.capacity = scenario.capacity
     weights, reports = [], []
     for epoch in range(EPOCHS):
-        order, start = torch.randperm(scenario.n_samples, generator=draw), 0
-        for step, sizes in enumerate(scenario.sizes):
+        order, start = torch.randperm(n_samples, generator=draw), 0
+        for step, (first, other) in enumerate(scenario.sizes):
+            size = first + (ranks - 1) * other
             repeated = scenario.repeated if step == len(scenario.sizes) - 1 else 0
-            joined = order[start : start + sum(sizes) - repeated]
+            joined = order[start : start + size - repeated]
             joined = torch.cat((joined, joined[:repeated]))
-            start += sum(sizes) - repeated
+            start += size - repeated
             logits = 3 * torch.randn(len(joined), scenario.num_classes, generator=draw)
             if epoch == 1 and step == 0:
-                logits[sizes[0]] = float("nan")  # the first of rank 1
-            mine = slice(None) if ranks == 1 else slice(rank * sizes[0], sizes[0] + rank * sizes[1])
+                logits[first] = float("nan")  # the first of rank 1
+            end = first + rank * other
+            mine = slice(None) if alone else slice(end - other if rank else 0, end)
             rows = joined[mine]
             weights.append(callback.update(logits[mine], labels[rows], rows))
-            if rank == 0 and ranks > 1 and step == 1:
+            if rank == 0 and not alone and step == 1:
                 callback.report()  # alone: must neither hang nor change anything
         callback.end_epoch()
         if rank == 0:
@@ -88,20 +90,17 @@ def collect(scenario: Scenario, rank: int, ranks: int) -> dict[str, Any]:
     }
 
 
-def main(rank: int, ranks: int, init_file: str, output: str) -> None:
+def main(folder: Path) -> None:
     """Run all scenarios and write what each collected."""
     torch.set_num_threads(1)
-    if ranks > 1:
-        limit = datetime.timedelta(seconds=60)
-        dist.init_process_group(
-            "gloo", init_method=Path(init_file).as_uri(), rank=rank, world_size=ranks, timeout=limit
-        )
-    torch.save({name: collect(scenario, rank, ranks) for name, scenario in SCENARIOS.items()}, output)
-    if ranks > 1:
-        dist.destroy_process_group()
-        if rank == 0:
-            main(0, 1, init_file, output + ".alone")
+    dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    torch.save({name: collect(scenario, rank, ranks) for name, scenario in SCENARIOS.items()}, folder / str(rank))
+    dist.destroy_process_group()
+    if rank == 0:
+        alone = {name: collect(scenario, 0, ranks, alone=True) for name, scenario in SCENARIOS.items()}
+        torch.save(alone, folder / "alone")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
+    main(Path(sys.argv[1]))

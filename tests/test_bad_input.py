@@ -111,12 +111,32 @@ def test_bad_steps_change_nothing(method, logits, labels, indices, message):
     assert_same_bits(kept(callback), before)
 
 
+def _no_batches():
+    good = {"logits": torch.zeros(2, 3), "labels": _long(0, 1), "indices": _long(0, 1)}
+    floating = r"`logits` must be floating point, of 16 to 64 bits, got dtype torch\."
+    changes = [
+        ({"logits": torch.zeros(2, 3, dtype=torch.int64)}, floating + "int64"),
+        ({"logits": torch.zeros(2, 3, dtype=torch.complex64)}, floating + "complex64"),
+        ({"logits": torch.zeros(2, 3).to(torch.float8_e4m3fn)}, floating + "float8_e4m3fn"),
+        ({"logits": torch.zeros(2, 3, device="meta")}, "`logits` must lie where there are values, got the meta device"),
+        ({"logits": np.zeros((2, 3))}, "`logits` must be a tensor, got ndarray"),
+        ({"labels": np.array([0, 1])}, "`labels` must be a tensor, got ndarray"),
+        ({"labels": [0, 1]}, "`labels` must be a tensor, got list"),
+        ({"labels": _long(0, 1).to("meta")}, "`labels` must lie on cpu as `logits` do, got meta"),
+        ({"indices": 3}, "`indices` must be row numbers where there are no `ids`, got 3"),
+    ]
+    return [({**good, **change}, message) for change, message in changes]
+
+
 @pytest.mark.usefixtures("no_shape_checks")
-def test_integer_logits():
-    callback = _started()
+@pytest.mark.parametrize(("batch", "message"), _no_batches(), ids=lambda part: part if isinstance(part, str) else "")
+@pytest.mark.parametrize("method", ["update", "loss"])
+@pytest.mark.parametrize("planted", [0.0, 0.5])
+def test_batches_that_are_none(batch, message, method, planted):
+    callback = _started(planted=planted)
     before = kept(callback)
-    with pytest.raises(ValueError, match=r"`logits` must be floating point, got dtype torch\.int64"):
-        callback.update(torch.zeros(2, 3, dtype=torch.int64), _long(0, 1), _long(0, 1))
+    with pytest.raises(ValueError, match=message):
+        getattr(callback, method)(*batch.values())
     assert_same_bits(kept(callback), before)
 
 
@@ -227,10 +247,10 @@ def test_out_of_range_is_counted_where_it_cannot_raise(device):
     rows = _long(0, 1, 6, 3, -1, 5, 0, PADDING, PADDING).to(device)
     losses = sample_losses(logits, labels.clamp(0, 2))
     losses.label_loss[7] = PADDING
-    callback._digest(Block(losses, labels, rows))
+    callback._digest([Block(losses, labels, rows)])
     assert callback.rejected() == {"not_finite": 0, "label_out_of_range": 2, "unknown_row": 2, "other_label": 0}
     sound = _long(0, 5).to(device)
-    expected._digest(Block(SampleLosses(*(part[sound] for part in losses)), labels[sound], rows[sound]))
+    expected._digest([Block(SampleLosses(*(part[sound] for part in losses)), labels[sound], rows[sound])])
     assert callback.dynamics.statistics().count.tolist() == [1, 0, 0, 0, 0, 1]
     _assert_collected_alike_on_one_device(callback, expected)
     with pytest.warns(LossBufferWarning, match="out of range") as told:

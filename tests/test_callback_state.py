@@ -278,3 +278,12 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         callback.save(path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["state"]
+
+
+def test_a_state_of_other_labels_is_refused_as_a_part_too():
+    mine, other = LossBufferCallback([0, 1, 0], 2), LossBufferCallback([1, 1, 0], 2)
+    state = torch.nn.ModuleDict({"part": other}).state_dict()
+    with pytest.raises(ValueError, match="same labels and ids"):
+        torch.nn.ModuleDict({"part": mine}).load_state_dict(state)
+    again = torch.nn.ModuleDict({"part": mine})
+    again.load_state_dict(again.state_dict())

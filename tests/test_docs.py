@@ -19,7 +19,7 @@ from lossbuf.networks import ConvNet
 from lossbuf.training import TrainSettings, build, train
 
 DOCS = Path(__file__).parents[1] / "docs"
-WHOLE = ("start.md", "scores.md", "cut.md", "interchange.md", "figures.md")
+WHOLE = ("start.md", "scores.md", "cut.md", "interchange.md", "figures.md", "streams.md")
 """Pages whose snippets are one program."""
 
 
@@ -122,6 +122,15 @@ def test_training_on_a_coreset_chosen_anew():
     chosen = scope["repicking"].chosen
     assert chosen is not None
     assert 290 <= len(chosen.indices) <= 310
+
+
+def test_a_coreset_over_shards():
+    x, y = digits()
+    scope = {"X": x, "y": y}
+    for snippet in snippets()[4:]:
+        exec(snippet, scope)
+        assert sorted(scope["y_small"]) == sorted(list(range(10)) * 10)
+    assert scope["sharded"].sample_weight_.shape == (100,)
 
 
 def test_a_set_is_learned_saved_and_trained_on(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from lossbuf.selectors import LossBufferSelector
 NOT_IMPORTED = (
     "IPython",
     "PIL",
+    "duckdb",
     "jinja2",
     "matplotlib",
     "rich",

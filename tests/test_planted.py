@@ -269,5 +269,6 @@ def test_where_planting_tells_no_rate_the_posteriors_is_without_what_was_planted
     verdict = callback.verdict()
     assert verdict.noise_rates is not None
     assert len(verdict.noise_rates) == 2
-    assert verdict.noise_rate == pytest.approx(sum(verdict.noise_rates) / 2, abs=0.01)
+    assert verdict.noise_rate == pytest.approx((verdict.suspicion > 0).mean(), abs=1e-9)
+    assert abs(verdict.noise_rate - sum(verdict.noise_rates) / 2) < 0.02
     assert abs(verdict.noise_rate - (labels.numpy() != true).mean()) < 0.05

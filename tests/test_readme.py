@@ -1,12 +1,14 @@
 """README.md says what is true: its snippets run as written, its two commands stand at the top."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import torch
 from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 
+from condensation.evaluate import EvalSettings, evaluate
 from lossbuf.networks import MLP
 from lossbuf.noise import corrupt, symmetric
 from lossbuf.training import seeded
@@ -68,6 +70,8 @@ def test_condensed_set_snippet_makes_saves_loads_and_trains(tmp_path, monkeypatc
     scope = {"X_clean": x[:200], "y_clean": y[:200], "X_test": x[200:], "y_test": y[200:300]}
     code = snippets()[3]
     assert "iterations=1000" in code
+    quick = partial(evaluate, settings=EvalSettings(epochs=100))  # in place of 1000
+    monkeypatch.setattr("condensation.evaluate.evaluate", quick)
     exec(code.replace("iterations=1000", "iterations=2, init='real', lr=0.01, batch_size=16"), scope)
     assert scope["small"].provenance.n_samples == 200
     assert len(scope["found"].accuracies) == 5

@@ -3,11 +3,22 @@
 import numpy as np
 import pytest
 
-from lossbuf.thresholds import Cut, CutRule, KnownRate, MaxFDR, Mixture, Otsu, with_floor
+from lossbuf.thresholds import (
+    EXACT_ROWS,
+    LEAST_SUSPECT,
+    Cut,
+    CutRule,
+    KnownRate,
+    MaxF1,
+    MaxFDR,
+    Mixture,
+    Otsu,
+    with_floor,
+)
 from tests.reference import thresholds as reference
 
 NAN = float("nan")
-RULES = [KnownRate(0.3), Mixture(), Otsu()]
+RULES = [KnownRate(0.3), MaxF1(), Mixture(), Otsu()]
 
 
 def two_heaps(size=4000, share=0.3, far=6.0, seed=0):
@@ -65,7 +76,7 @@ def test_rows_never_seen_change_nothing(rule):
     assert cut.suspect_mask.sum() == expected.suspect_mask.sum() > 0
 
 
-@pytest.mark.parametrize("rule", [KnownRate(0.4), Mixture(), Otsu()])
+@pytest.mark.parametrize("rule", [KnownRate(0.4), MaxF1(), Mixture(), Otsu()])
 @pytest.mark.parametrize("values", [[], [NAN], [NAN] * 3])
 def test_nothing_seen(rule, values):
     cut = rule(values)
@@ -104,7 +115,7 @@ def test_other_shapes_are_refused(rule):
         rule([[0.0, 1.0], [2.0, 3.0]])
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", [KnownRate(0.3), Mixture(), Otsu()])
 @pytest.mark.parametrize(("scale", "shift"), [(2.0**40, 0.0), (2.0**-40, 0.0), (3.7, -11.0), (1.0, 1e3)])
 def test_scale_and_shift_move_the_threshold_only(rule, scale, shift):
     values, _ = two_heaps(300, far=12.0)
@@ -222,11 +233,25 @@ def test_mixture_bears_a_few_outliers():
 
 def test_mixture_where_one_component_covers_the_other_does_not_cut():
     # Half normal samples for which the smaller component is nowhere the likelier one.
-    for seed, size in ((14, 47), (34, 21)):
+    for seed, size in ((34, 21), (576, 18)):
         draws = np.random.default_rng(seed)
         assert draws.integers(3, 300) == size
         cut = Mixture()(np.maximum(draws.normal(size=size), 0))
         assert (cut.threshold, cut.noise_rate, cut.suspect_mask.any()) == (np.inf, 0.0, False)
+
+
+def test_a_tie_break_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"`tie_break` must have shape \(4,\) as `suspicion` has, got shape \(3,\)"):
+        KnownRate(0.5)([1.0, 1.0, 1.0, 0.0], [1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("share", [0.001, 0.02, 0.05, 0.95, 0.98])
+def test_nearly_one_value(share):
+    """The rate told is that of the suspects, also where both percentiles the fit starts from are the same."""
+    values = (np.arange(5000) < share * 5000).astype(float)
+    cut = Mixture()(values)
+    assert cut.suspect_mask.tolist() == (values == 1).tolist()
+    assert cut.noise_rate == pytest.approx(share, abs=1e-3)
 
 
 def test_mixture_says_nothing_of_a_fit_that_did_not_converge():
@@ -291,3 +316,65 @@ def test_every_class_keeps_its_floor(floor):
 def test_floor_out_of_range():
     with pytest.raises(ValueError, match="`floor` must lie in"):
         with_floor(KnownRate(0.5)([1.0, 2.0]), [1.0, 2.0], [0, 1], 1.5)
+
+
+def test_mixture_has_the_same_bits_in_any_order():
+    values, _ = two_heaps(3000)
+    for seed in range(5):
+        shuffled = np.random.default_rng(seed).permutation(values)
+        assert Mixture()(shuffled)[:2] == Mixture()(values)[:2]
+
+
+@pytest.mark.parametrize(("share", "far"), [(0.05, 8.0), (0.3, 6.0), (0.5, 4.0)])
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1e-6, 1e3)])
+def test_mixture_of_many_rows_hardly_moves_by_its_grid(share, far, scale, shift, monkeypatch):
+    values, _ = two_heaps(EXACT_ROWS + 1, share, far)
+    values = values * scale + shift
+    grid = Mixture()(values)
+    monkeypatch.setattr("lossbuf.thresholds.EXACT_ROWS", len(values))
+    exact = Mixture()(values)
+    assert grid.threshold == pytest.approx(exact.threshold, abs=1e-4 * scale * far)
+    assert grid.noise_rate == pytest.approx(exact.noise_rate, abs=1e-4)
+    assert (grid.suspect_mask != exact.suspect_mask).mean() < 1e-5
+
+
+def test_counts_on_the_grid_add_up():
+    values, _ = two_heaps(1000)
+    span = (values.min(), values.max())
+    parts = [Mixture().grid_counts(part, span) for part in np.array_split(values, 7)]
+    assert np.array_equal(sum(parts), Mixture().grid_counts(values, span))
+    assert sum(parts).sum() == 1000
+
+
+@pytest.mark.parametrize("size", [2, 3, 999, 1000, 1001, 5000])
+def test_span_is_between_the_percentiles(size):
+    values = np.sort(np.random.default_rng(size).normal(size=size))
+    span = Mixture().span(values[list(Mixture().ranks(size))], size)
+    assert span == pytest.approx(np.percentile(values, [0.1, 99.9]), rel=1e-12)
+    ones = np.ones(size)
+    ones[-1] = 2.0
+    if size > 1001:
+        assert Mixture().span(ones[list(Mixture().ranks(size))], size) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize("kind", ["rounded", "two heaps", "vague", "all alike"])
+@pytest.mark.parametrize("size", [1, 2, 7, 60])
+def test_the_expected_f1_is_highest(kind, size):
+    draws = np.random.default_rng(size)
+    values = {
+        "rounded": np.round(draws.normal(-1, 2, size)),
+        "two heaps": np.where(draws.random(size) < 0.3, draws.normal(6, 2, size), draws.normal(-6, 2, size)),
+        "vague": draws.normal(-0.5, 0.3, size),
+        "all alike": np.full(size, -0.7),
+    }[kind]
+    values[draws.random(size) < 0.1] = NAN
+    cut = MaxF1()(values)
+    assert set(np.flatnonzero(cut.suspect_mask)) == reference.max_f1(values.tolist(), LEAST_SUSPECT)
+    seen = values[~np.isnan(values)]
+    assert cut.noise_rate == ((seen > 0).mean() if len(seen) else 0)
+
+
+def test_labels_of_which_none_is_likely_wrong_are_no_suspects():
+    """However small the best F1 is: of many labels that are wrong with a probability of .1 all would be suspects."""
+    cut = MaxF1()(np.full(1000, np.log(0.1 / 0.9)))
+    assert (cut.threshold, cut.noise_rate, cut.suspect_mask.any()) == (np.inf, 0.0, False)

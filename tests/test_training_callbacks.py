@@ -38,7 +38,7 @@ def test_a_callback_of_ones_own(data, tmp_path):
     assert sorted(callback.rows) == sorted(SETTINGS.epochs * list(range(len(data[0]))))
     assert history.loss == train(build(dropout_net, SETTINGS), *data, SETTINGS).loss
     with pytest.raises(
-        ValueError, match="`callback` must be a LossBufferCallback where there is a checkpoint, got Count"
+        ValueError, match="`callback` must have state_dict and load_state_dict where there is a checkpoint, got Count"
     ):
         train(network, *data, SETTINGS, callback=callback, checkpoint=tmp_path / "run")
 

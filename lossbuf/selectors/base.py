@@ -137,4 +137,6 @@ def _rows(values: Any, rows: NDArray[np.int64]) -> Any:
 
 
 def _fingerprint(array: NDArray[Any]) -> str:
-    return hashlib.sha256(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
+    digest = hashlib.sha256(repr(array.shape).encode())
+    digest.update(np.ascontiguousarray(array).data)  # not tobytes(): no copy of all the data
+    return digest.hexdigest()

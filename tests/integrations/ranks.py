@@ -1,4 +1,4 @@
-"""One of two processes that train together: ``python ranks.py FRAMEWORK RANK PORT FOLDER``.
+"""Several processes that train together: ``torchrun --nproc-per-node RANKS ranks.py FRAMEWORK FOLDER``.
 
 Each trains on its share of the digits (one row short, so that a share is filled up), saves a checkpoint within an
 epoch on the way, and trains anew from that checkpoint. What both runs collected is written to ``FOLDER/RANK``.
@@ -41,7 +41,7 @@ def with_accelerate(folder: Path, resume: bool) -> tuple[Any, Any, RowsSeen]:
     mine, model = callback("reweight"), network()
     seen = RowsSeen(model)
     wrapped, optimizer, batches = accelerator.prepare(model, sgd(model), loader(sampler=OneShort()))
-    assert accelerator.num_processes == 2
+    assert accelerator.num_processes == int(os.environ["WORLD_SIZE"])
     buffers = AcceleratedLossBuffer(mine, accelerator)
     first_epoch, first_step = SAVED_AFTER if resume else (0, 0)
     if resume:
@@ -89,7 +89,7 @@ def with_lightning(folder: Path, resume: bool) -> tuple[Any, Any, RowsSeen]:
         max_epochs=EPOCHS,
         accelerator="cpu",
         strategy="ddp",
-        devices=2,
+        devices=int(os.environ["WORLD_SIZE"]),
         enable_checkpointing=False,
         callbacks=[LightningLossBuffer(mine), *([] if resume else [Keeper()])],
         default_root_dir=folder,
@@ -99,9 +99,8 @@ def with_lightning(folder: Path, resume: bool) -> tuple[Any, Any, RowsSeen]:
     return mine, module.network, seen
 
 
-def main(framework: str, rank: str, port: str, folder: str) -> None:
+def main(framework: str, folder: str) -> None:
     """Run twice and write what each collected."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank}
     torch.set_num_threads(1)
     run = {"accelerate": with_accelerate, "lightning": with_lightning}[framework]
     results = []
@@ -119,7 +118,7 @@ def main(framework: str, rank: str, port: str, folder: str) -> None:
                 "epoch": mine.epoch,
             }
         )
-    torch.save(results, Path(folder) / rank)
+    torch.save(results, Path(folder) / os.environ["RANK"])
     torch.distributed.destroy_process_group()
 
 

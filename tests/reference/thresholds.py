@@ -11,6 +11,18 @@ def known_rate(suspicion: Sequence[float], tie_break: Sequence[float], noise_rat
     return set(worst_first[: round(noise_rate * len(seen))])
 
 
+def max_f1(log_odds: Sequence[float], least: float) -> set[int]:
+    """Rows above the threshold with the largest expected F1, of thresholds at rows with a probability of ``least``."""
+    wrong = {row: 1 / (1 + math.exp(-value)) for row, value in enumerate(log_odds) if not math.isnan(value)}
+    expected_wrong, best, found = math.fsum(wrong.values()), -1.0, set[int]()
+    for threshold in sorted({p for p in wrong.values() if p >= least}, reverse=True):
+        suspects = {row for row, p in wrong.items() if p >= threshold}
+        f1 = 2 * math.fsum(wrong[row] for row in suspects) / (len(suspects) + expected_wrong)
+        if f1 > best:
+            best, found = f1, suspects
+    return found
+
+
 def between_variance(values: Sequence[float], threshold: float) -> float:
     """Variance between the values below the threshold and the rest; 0 where a side is empty."""
     below = [value for value in values if value < threshold]
