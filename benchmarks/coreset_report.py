@@ -65,7 +65,8 @@ def accuracy_table(found: list[Cell]) -> list[list[str]]:
         row = [dataset, str(ipc), "yes" if augmented else "no", networks]
         for method in methods:
             values = 100 * np.array(part[method]["accuracies"]) if method in part else np.array([])
-            ours = f"{values.mean():.1f} ±{values.std():.1f}" if len(values) else ""
+            spread = f" ±{values.std():.1f}" if len(values) > 1 else ""
+            ours = f"{values.mean():.1f}{spread}" if len(values) else ""
             columns = PUBLISHED.get(dataset, {}).get(method)
             published = columns[(1, 10, 50).index(ipc)] if columns and ipc in (1, 10, 50) else None
             row.append(ours + (f" (published {published[0]} ±{published[1]})" if published else ""))

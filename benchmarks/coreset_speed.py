@@ -11,13 +11,9 @@ peak resident memory is told. A pass is one matrix-vector product over all rows,
 from __future__ import annotations
 
 import importlib
-import resource
-import sys
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +24,7 @@ from rich.console import Console
 from sklearn.datasets import make_blobs
 
 from benchmarks import results
+from benchmarks.apart import apart, peak_bytes
 from condensation import greedy
 
 SPEED = ((5_000, 64, 500), (5_000, 512, 500))
@@ -124,10 +121,9 @@ def measure(method: str, n: int, d: int, k: int) -> dict[str, Any]:
     else:
         greedy.facility_location(x, k)
     took = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
         "seconds": took,
-        "peak_gib": peak / 2**30,
+        "peak_gib": peak_bytes() / 2**30,
         "seconds_a_pass": min(passes),
         "passes_a_pick": took / k / min(passes),
     }
@@ -138,9 +134,4 @@ def growth(out: Path) -> None:
     for method, n, d, k in GROWTH:
         settings = {"method": method, "n": n, "d": d, "k": k}
         path = out / "growth" / f"{method.replace(', ', '-').replace(' ', '-')}-n{n}.json"
-
-        def compute(settings: dict[str, Any] = settings) -> dict[str, Any]:
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                return pool.submit(measure, **settings).result()
-
-        results.cell(path, settings, compute)
+        results.cell(path, settings, lambda settings=settings: apart(measure, settings))

@@ -26,6 +26,7 @@ from lossbuf.cli import (
     told_errors,
 )
 from lossbuf.inputs import InputError, LabelledData, ReadSettings
+from lossbuf.locks import alone_in
 
 if TYPE_CHECKING:
     from condensation.artifact import CondensedSet
@@ -60,10 +61,12 @@ def coreset(
             raise InputError(f"`size` must be left out where `ipc` is given, got {size:g}.")
         asked: dict[str, Any] = {"ipc": ipc or 10} if size is None else {"size": _size(size)}
         read = ReadSettings(label=label, image=image, row_id=row_id, image_size=image_size, follow_links=follow_links)
-        files = _files(path, out, ("coreset.csv", "coreset.npz", "coreset.png"), overwrite)
-        data, chosen, made = _made(path, read, _coreset(method, asked), seed)
-        _save(made, data, files[1], files[2])
-        _write_rows(files[0], data, made, chosen)
+        _check_outside(path, out)
+        with alone_in(out):
+            files = _files(out, ("coreset.csv", "coreset.npz", "coreset.png"), overwrite)
+            data, chosen, made = _made(path, read, _coreset(method, asked), seed)
+            _save(made, data, files[1], files[2])
+            _write_rows(files[0], data, made, chosen)
         typer.echo(f"{len(made)} rows of {len(chosen.kept_indices_)}; {out}")
 
 
@@ -91,14 +94,16 @@ def condense(
         _check_one_of("method", method, tuple(CONDENSERS))
         read = ReadSettings(label=label, image=image, row_id=row_id, image_size=image_size, follow_links=follow_links)
         names = ("condensed.npz", "condensed.png", "condense.pt")
-        files = _files(path, out, names, overwrite, resume)
+        _check_outside(path, out)
         settings: dict[str, Any] = {"ipc": ipc, "iterations": iterations or CONDENSERS[method], "device": device}
         settings |= {"progress": True} | ({} if lr is None else {"lr": lr})
         make = _condenser(method, settings, soft_labels)
-        checkpoint = None if soft_labels else files[2]
-        data, pipeline, made = _made(path, read, make, seed, checkpoint)
-        _save(made, data, files[0], files[1])
-        files[2].unlink(missing_ok=True)
+        with alone_in(out):
+            files = _files(out, names, overwrite, resume)
+            checkpoint = None if soft_labels else files[2]
+            data, pipeline, made = _made(path, read, make, seed, checkpoint)
+            _save(made, data, files[0], files[1])
+            files[2].unlink(missing_ok=True)
         typer.echo(f"{len(made)} images learned from {len(pipeline.kept_indices_)}; {out}")
 
 
@@ -192,10 +197,14 @@ def _size(size: float) -> int | float:
     return size if size < 1 else int(size)
 
 
-def _files(path: Path, out: Path, names: tuple[str, ...], overwrite: bool, resume: bool = False) -> list[Path]:
-    """The files to write; refused where they are there, or would be read as images of the source."""
+def _check_outside(path: Path, out: Path) -> None:
+    """Refuse a folder for results that would be read as a part of the source."""
     if path.is_dir() and not (path / "scan.json").is_file() and out.resolve().is_relative_to(path.resolve()):
         raise InputError(f"`out` must lie outside the folder of images, got {out}.")
+
+
+def _files(out: Path, names: tuple[str, ...], overwrite: bool, resume: bool = False) -> list[Path]:
+    """The files to write; refused where they are there."""
     files = [out / name for name in names]
     there = [file for file in files if file.exists()]
     if there and overwrite:

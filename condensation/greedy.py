@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
@@ -10,17 +9,16 @@ import torch
 from jaxtyping import Int, Int64, Num
 from torch import Tensor
 
+from condensation.cover import Cover, batched, exact, lazy, stochastic
 from condensation.distances import (
     ROWS,
     Centred,
     Distances,
     Metric,
     ToChosen,
-    add_up,
     centred,
     check_shape,
     rounding,
-    row_sums,
     squared_norms,
 )
 from lossbuf import checks
@@ -38,7 +36,8 @@ class Picked(NamedTuple):
         objective: The final value; for k-center the radius.
         nearest: Position in ``indices`` of the chosen row nearest to each row, of equals the first chosen, shape
             ``(n_samples,)``, int64.
-        sizes: Rows that each chosen row is nearest to, shape ``(k,)``, int64; 0 for a copy of a row chosen before.
+        sizes: Rows that each chosen row is nearest to, or their weights, shape ``(k,)``, int64; 0 for a copy of a row
+            chosen before.
     """
 
     indices: Int64[Tensor, " k"]
@@ -57,6 +56,7 @@ def facility_location(
     memory: int = 2**30,
     epsilon: float = 0.01,
     generator: torch.Generator | None = None,
+    weights: Int[Tensor, " n_samples"] | None = None,
 ) -> Picked:
     """Rows that serve all rows best: greedily largest sum over i of max over chosen j of s(i, j).
 
@@ -76,6 +76,8 @@ def facility_location(
             more than three quarters of it, distances are worked out again when needed.
         epsilon: Of ``"stochastic"``: expected share of the objective that may be lost, in (0, 1).
         generator: Of ``"stochastic"``, on the CPU; by default one seeded with 0.
+        weights: How often each row is to be served, integers of at least 0, shape ``(n_samples,)``; by default once.
+            The choice is that of rows repeated so often.
 
     Returns:
         The choice. Gains and objective are exact sums of distances that are rounded to multiples of at most 1e-6
@@ -99,24 +101,29 @@ def facility_location(
         (tensor([2, 3]), tensor([3, 2]), 51.0)
     """
     strategies: dict[str, Callable[[], Iterator[int]]] = {
-        "lazy": lambda: _lazy(cover),
-        "batched": lambda: _batched(cover),
-        "stochastic": lambda: _stochastic(cover, k, epsilon, generator),
-        "exact": lambda: _exact(cover),
+        "lazy": lambda: lazy(cover),
+        "batched": lambda: batched(cover),
+        "stochastic": lambda: stochastic(cover, k, epsilon, generator),
+        "exact": lambda: exact(cover),
     }
     checks.one_of("strategy", strategy, strategies)
     if not 0 < checks.rate("epsilon", epsilon) < 1:
         raise ValueError(checks.problem("epsilon", "must lie in (0, 1)", epsilon))
     k = _count(k, x)
-    cover = _Cover(Distances(x, metric=metric, memory=memory))
+    cover = Cover(Distances(x, metric=metric, memory=memory), weights)
     choices = strategies[strategy]()
     for _ in range(k):
         cover.add(next(choices))
-    return cover.picked()
+    return _covered(cover)
 
 
 def centrality(
-    x: Num[Tensor, "n_samples num_features"], k: int, *, metric: Metric = "euclidean", memory: int = 2**30
+    x: Num[Tensor, "n_samples num_features"],
+    k: int,
+    *,
+    metric: Metric = "euclidean",
+    memory: int = 2**30,
+    weights: Int[Tensor, " n_samples"] | None = None,
 ) -> Picked:
     """Rows of the largest sum of similarities to all rows, most central first, of equals the lowest row first.
 
@@ -124,10 +131,11 @@ def centrality(
     not its gain, so that rows near the middle are taken and none of what lies around it.
 
     Args:
-        x: As for :func:`facility_location`, like ``k``, ``metric`` and ``memory``.
+        x: As for :func:`facility_location`, like all others.
         k: See above.
         metric: See above.
         memory: See above.
+        weights: See above.
 
     Returns:
         The choice, with gains and objective of facility location.
@@ -143,118 +151,11 @@ def centrality(
         tensor([2, 1])
     """
     k = _count(k, x)
-    cover = _Cover(Distances(x, metric=metric, memory=memory))
-    for row in cover.distances.totals.argsort(stable=True)[:k].tolist():
+    cover = Cover(Distances(x, metric=metric, memory=memory), weights)
+    # What a row would add as the first: the more, the more central it is.
+    for row in cover.gains_of_all().argsort(descending=True, stable=True)[:k].tolist():
         cover.add(row)
-    return cover.picked()
-
-
-class _Cover:
-    """Chosen rows, and how far each row is from them; all in the levels of the distances."""
-
-    def __init__(self, distances: Distances) -> None:
-        self.distances = distances
-        totals = distances.totals
-        # At first all rows are as far from being served as any two are from each other.
-        self.best = torch.full_like(totals, distances.farthest, dtype=torch.int32)
-        self.nearest = torch.zeros_like(totals)
-        self.taken = torch.zeros_like(totals, dtype=torch.bool)
-        self.indices: list[int] = []
-        self.gains: list[Tensor] = []
-
-    def add(self, row: int) -> None:
-        """Choose a row."""
-        distances = self.distances.row(row)
-        self.gains.append((self.best - distances).clamp_(min=0).sum())
-        self.nearest.masked_fill_(distances < self.best, len(self.indices))
-        self.best = torch.minimum(self.best, distances)
-        self.taken[row] = True
-        self.indices.append(row)
-
-    def gains_of(self, rows: Tensor) -> Tensor:
-        """What each of some rows would add, int64."""
-        gains = []
-        for part in rows.split(ROWS):
-            strips = self.distances.strips(part)
-            gains.append(sum(row_sums(strip.neg_().add_(self.best[at]).clamp_(min=0)) for at, strip in strips))
-        return torch.cat(gains)
-
-    def gains_of_all(self) -> Tensor:
-        """What each row would add, int64, -1 for those taken; each distance is worked out once."""
-        if not self.indices:
-            return self.distances.farthest * len(self.distances) - self.distances.totals
-        gains = torch.zeros_like(self.distances.totals)
-        for block in self.distances.blocks():
-            by_row = (self.best[block.columns] - block.distances).clamp_(min=0)
-            by_column = (self.best[block.rows].unsqueeze(1) - block.distances).clamp_(min=0)
-            add_up(gains, block, by_row, by_column)
-        return gains.masked_fill_(self.taken, -1)
-
-    def picked(self) -> Picked:
-        """The choice so far."""
-        quantum = self.distances.quantum
-        served = self.distances.farthest * len(self.distances) - int(self.best.sum())
-        return _picked(self.indices, torch.stack(self.gains).double() * quantum, served * quantum, self.nearest)
-
-
-def _exact(cover: _Cover) -> Iterator[int]:
-    while True:
-        yield int(cover.gains_of_all().argmax())
-
-
-def _lazy(cover: _Cover) -> Iterator[int]:
-    yield int(cover.gains_of_all().argmax())
-    # Nothing is left of the first gains: all are worked out once more.
-    bounds = cover.gains_of_all()
-    row = int(bounds.argmax())
-    pool = torch.arange(len(bounds), device=bounds.device)
-    while True:
-        bounds[row] = -1
-        yield row
-        row = _best_of(cover, bounds, pool)
-
-
-def _stochastic(cover: _Cover, k: int, epsilon: float, generator: torch.Generator | None) -> Iterator[int]:
-    draws = torch.Generator().manual_seed(0) if generator is None else generator
-    size = math.ceil(len(cover.distances) / k * math.log(1 / epsilon))
-    bounds = cover.gains_of_all()
-    while True:
-        left = (~cover.taken).nonzero().flatten()
-        sample = torch.randperm(len(left), generator=draws)[:size].sort().values
-        row = _best_of(cover, bounds, left[sample.to(left.device)])
-        bounds[row] = -1
-        yield row
-
-
-def _best_of(cover: _Cover, bounds: Tensor, pool: Tensor) -> int:
-    """The row of ``pool``, ascending, with the largest gain; ``bounds``, no less than gains, are brought down."""
-    upper = bounds[pool]
-    stale = upper > 0  # a bound of 0 is a gain of 0
-    size = 16
-    while bool(stale[top := int(upper.argmax())]):
-        worth = upper.masked_fill(~stale, -1).topk(min(size, len(pool))).indices
-        worth = worth[stale[worth]]
-        upper[worth] = cover.gains_of(pool[worth])
-        stale[worth] = False
-        size *= 2
-    bounds[pool] = upper
-    return int(pool[top])
-
-
-def _batched(cover: _Cover) -> Iterator[int]:
-    gains = cover.gains_of_all()
-    while True:
-        row, before = int(gains.argmax()), cover.best
-        yield row
-        changed = (cover.best < before).nonzero().flatten()
-        if 2 * len(changed) > len(gains):
-            gains = cover.gains_of_all()
-        else:
-            for part in changed.split(ROWS):
-                old, new = before[part].unsqueeze(1), cover.best[part].unsqueeze(1)
-                for at, strip in cover.distances.strips(part):
-                    gains[at] -= strip.clamp_(new, old).neg_().add_(old).sum(0, dtype=torch.int32)
-            gains[row] = -1
+    return _covered(cover)
 
 
 def k_center(
@@ -305,12 +206,15 @@ def k_center(
     return _picked(distances.chosen, gains, radius * rows.unit, distances.nearest)
 
 
-def herding(x: Num[Tensor, "n_samples num_features"], k: int) -> Int64[Tensor, " k"]:
+def herding(
+    x: Num[Tensor, "n_samples num_features"], k: int, *, weights: Num[Tensor, " n_samples"] | None = None
+) -> Int64[Tensor, " k"]:
     """Rows whose running mean stays nearest to the mean of all; no row twice, of equals the lowest.
 
     Args:
         x: Features, shape ``(n_samples, num_features)``.
         k: Rows to choose, in [1, n_samples].
+        weights: Of each row in the mean of all, at least 0, shape ``(n_samples,)``; by default 1.
 
     Returns:
         The rows in their order, shape ``(k,)``.
@@ -326,14 +230,21 @@ def herding(x: Num[Tensor, "n_samples num_features"], k: int) -> Int64[Tensor, "
         tensor([1, 2])
     """
     k = _count(k, x)
-    return torch.tensor(_herded(centred(x), k), device=x.device)
+    return torch.tensor(_herded(centred(x), k, weights), device=x.device)
 
 
-def _herded(rows: Centred, k: int) -> list[int]:
-    x, size = rows.x, len(rows.x)
+def _herded(rows: Centred, k: int, weights: Tensor | None = None) -> list[int]:
+    x = rows.x
     norms = squared_norms(x)
     share = rounding(x)
-    total = torch.stack([part.sum(0, dtype=torch.float64) for part in x.split(ROWS)]).sum(0)
+    if weights is None:
+        size = float(len(x))
+        total = torch.stack([part.sum(0, dtype=torch.float64) for part in x.split(ROWS)]).sum(0)
+    else:
+        counts = _mean_weights(weights, len(x)).to(x.device)
+        size = float(counts.sum())
+        sums = [part.double().t() @ many for part, many in zip(x.split(ROWS), counts.split(ROWS), strict=True)]
+        total = torch.stack(sums).sum(0)
     so_far = torch.zeros_like(total)
     taken = torch.zeros_like(norms, dtype=torch.bool)
     chosen: list[int] = []
@@ -356,8 +267,24 @@ def _herded(rows: Centred, k: int) -> list[int]:
     return chosen
 
 
-def _picked(indices: list[int], gains: Tensor, objective: float, nearest: Tensor) -> Picked:
-    sizes = torch.bincount(nearest, minlength=len(indices))
+def _mean_weights(weights: Tensor, size: int) -> Tensor:
+    given = weights.double()
+    if given.shape != (size,) or not bool((given >= 0).all() & given.isfinite().all() & (given.sum() > 0)):
+        rule = f"must have shape ({size},), be at least 0, and not all 0"
+        raise ValueError(checks.problem("weights", rule, f"shape {tuple(given.shape)}, {given.tolist()[:5]}"))
+    return given
+
+
+def _covered(cover: Cover) -> Picked:
+    quantum = cover.distances.quantum
+    gains = torch.stack(cover.gains).double() * quantum
+    return _picked(cover.indices, gains, cover.served() * quantum, cover.nearest, cover.weights)
+
+
+def _picked(
+    indices: list[int], gains: Tensor, objective: float, nearest: Tensor, weights: Tensor | None = None
+) -> Picked:
+    sizes = torch.bincount(nearest, weights=weights, minlength=len(indices)).long()
     return Picked(torch.tensor(indices, device=nearest.device), gains, objective, nearest, sizes)
 
 

@@ -17,7 +17,8 @@ from tqdm.auto import tqdm
 from condensation.artifact_parts import described
 from condensation.ensemble import stackable
 from lossbuf import architectures, checks
-from lossbuf.files import load_tensors, save_tensors
+from lossbuf.files import load_tensors, restoring, save_tensors
+from lossbuf.states import check_same_form
 from lossbuf.training import seeded
 
 _KIND = "condensation.learning"
@@ -161,15 +162,22 @@ class Learning:
         path = self.job.checkpoint
         if path is None or not path.exists():
             return
-        state = load_tensors(path, _KIND)
+        with restoring(path):
+            self._go_on(load_tensors(path, _KIND), path)
+
+    def _go_on(self, state: dict[str, Any], path: Path) -> None:
         of = state["of"]
         other = {name: of.get(name) for name, value in self._of.items() if of.get(name) != value}
         if other:
             rule = "must be of a run with the same data and settings"
             raise ValueError(checks.problem("checkpoint", rule, other, f"Remove {path} to start anew."))
+        saved = state["values"]
+        if not isinstance(saved, dict):
+            raise ValueError(checks.problem("checkpoint", "must hold what was learned", type(saved).__name__))
         with torch.no_grad():
             for name, value in self.values.items():
-                value.copy_(state["values"][name])
+                check_same_form(name, value, saved.get(name))
+                value.copy_(saved[name])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.also is not None:
             self.also.load_state_dict(state["also"])

@@ -13,6 +13,7 @@ from condensation.coresets.herding import Herding
 from condensation.coresets.k_center import KCenter
 from condensation.coresets.k_means import KMeans
 from condensation.coresets.random_rows import Random
+from condensation.coresets.sharded import Sharded
 from condensation.features import FeatureGradients, FreshNetwork, LastLayerGradients, NetworkFeatures, Pixels
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "NetworkFeatures",
     "Pixels",
     "Random",
+    "Sharded",
 ]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 from torch import Tensor
 
 from condensation.coresets.sizes import rows_asked
+from condensation.features import Features, Pixels, features_of
 from lossbuf import checks
 from lossbuf.checks import LossBufferWarning
 from lossbuf.selectors import RowSelector
@@ -113,7 +114,8 @@ class Coreset(RowSelector):
             seed: Of whatever is random.
         """
 
-    def _select(self, X: NDArray[Any], labels: Tensor, classes: NDArray[Any]) -> NDArray[np.int64]:
+    def _asked(self, labels: Tensor, classes: NDArray[Any], stacklevel: int = 5) -> tuple[Tensor, list[int]]:
+        """Group of each row, and rows to choose of each group; warns of classes that are short of rows."""
         sizes = torch.bincount(labels, minlength=len(classes)).tolist()
         asked = rows_asked(sizes, ipc=self.ipc, size=self.size, balanced=self.balanced)
         groups, have = (labels, sizes) if self.balanced else (torch.zeros_like(labels), [len(labels)])
@@ -121,10 +123,55 @@ class Coreset(RowSelector):
         if short:
             told = ", ".join(f"{classes[group]} has {have[group]} of {asked[group]}" for group in short)
             text = f"Classes of fewer rows than asked give all they have: {told}."
-            warnings.warn(text, LossBufferWarning, stacklevel=4)
-        counts = [min(few, many) for few, many in zip(have, asked, strict=True)]
+            warnings.warn(text, LossBufferWarning, stacklevel=stacklevel)
+        return groups, [min(few, many) for few, many in zip(have, asked, strict=True)]
+
+    def _select(self, X: NDArray[Any], labels: Tensor, classes: NDArray[Any]) -> NDArray[np.int64]:
+        groups, counts = self._asked(labels, classes)
         seed = int(check_random_state(self.random_state).randint(2**31))
-        chosen = self._choose(X, labels, groups, counts, seed)
+        return self._kept(self._choose(X, labels, groups, counts, seed))
+
+    def _kept(self, chosen: Chosen) -> NDArray[np.int64]:
+        """The rows; their weights, where there are any, become an attribute."""
+        vars(self).pop("sample_weight_", None)
         if chosen.weights is not None:
             self.sample_weight_ = chosen.weights.numpy()
         return chosen.indices.numpy()
+
+
+class FeatureCoreset(Coreset):
+    """A coreset that features of the rows decide, and nothing else; a subclass says how in ``_pick``.
+
+    So it can be chosen in parts: see :class:`~condensation.coresets.sharded.Sharded`.
+    """
+
+    features: Features | ArrayLike | Tensor | None
+    _default_features: ClassVar[Features] = Pixels()
+
+    @abstractmethod
+    def _pick(self, x: Tensor, groups: Tensor, counts: Sequence[int], seed: int, weights: Tensor | None) -> Chosen:
+        """The coreset.
+
+        Args:
+            x: Features, shape ``(n_samples, n_features)``.
+            groups: See :meth:`Coreset._choose`, like ``counts`` and ``seed``.
+            counts: See above.
+            seed: See above.
+            weights: How many rows of the data each row stands for, float64, shape ``(n_samples,)``; ``None`` for 1.
+
+        Returns:
+            The choice, with the number of rows of the data that each chosen one stands for; ``None`` where the method
+            does not look at ``weights``.
+        """
+
+    def _sample_weight(self, stands_for: Tensor | None) -> Tensor | None:
+        """What is given as ``sample_weight_``, from the weights of all that ``_pick`` chose; by default nothing."""
+        return None
+
+    def _source(self) -> Features | ArrayLike | Tensor:
+        """What to look at."""
+        return self._default_features if self.features is None else self.features
+
+    def _choose(self, X: NDArray[Any], labels: Tensor, groups: Tensor, counts: list[int], seed: int) -> Chosen:
+        indices, stands_for = self._pick(features_of(self._source(), X, labels, seed), groups, counts, seed, None)
+        return Chosen(indices, self._sample_weight(stands_for))

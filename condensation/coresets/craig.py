@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from condensation import greedy
-from condensation.coresets.base import Chosen, Coreset, by_group
-from condensation.features import Features, LastLayerGradients, features_of
+from condensation.coresets.base import Chosen, FeatureCoreset, by_group
+from condensation.features import Features, LastLayerGradients
 
 
 def pick(
@@ -46,17 +45,34 @@ def pick(
         >>> pick(x, torch.zeros(5, dtype=torch.int64), [2])
         Chosen(indices=tensor([4, 3]), weights=tensor([1.6000, 0.4000], dtype=torch.float64))
     """
+    indices, sizes = _medoids(gradients, groups, counts, strategy, memory, generator, None)
+    return Chosen(indices, _rescaled(sizes))
+
+
+def _medoids(
+    gradients: Tensor,
+    groups: Tensor,
+    counts: Sequence[int],
+    strategy: greedy.Strategy,
+    memory: int,
+    generator: torch.Generator | None,
+    weights: Tensor | None,
+) -> Chosen:
+    """With the number of rows that each serves."""
 
     def medoids(rows: Int[Tensor, " n_rows"], k: int) -> Chosen:
-        part = gradients[rows.to(gradients.device)]
-        found = greedy.facility_location(part, k, strategy=strategy, memory=memory, generator=generator)
+        part, many = gradients[rows.to(gradients.device)], None if weights is None else weights[rows].long()
+        found = greedy.facility_location(part, k, strategy=strategy, memory=memory, generator=generator, weights=many)
         return Chosen(found.indices, found.sizes)
 
-    indices, sizes = by_group(groups.cpu(), counts, medoids)
-    return Chosen(indices, None if sizes is None else sizes / sizes.mean())
+    return by_group(groups.cpu(), counts, medoids)
 
 
-class Craig(Coreset):
+def _rescaled(sizes: Tensor | None) -> Tensor | None:
+    return None if sizes is None else sizes / sizes.mean()
+
+
+class Craig(FeatureCoreset):
     """Medoids of the last layer's gradients, each with a weight: the rows it serves.
 
     Args:
@@ -102,7 +118,11 @@ class Craig(Coreset):
         self.memory = memory
         self.random_state = random_state
 
-    def _choose(self, X: NDArray[Any], labels: Tensor, groups: Tensor, counts: list[int], seed: int) -> Chosen:
-        x = features_of(LastLayerGradients() if self.features is None else self.features, X, labels, seed)
+    _default_features = LastLayerGradients()
+
+    def _pick(self, x: Tensor, groups: Tensor, counts: Sequence[int], seed: int, weights: Tensor | None) -> Chosen:
         generator = torch.Generator().manual_seed(seed)
-        return pick(x, groups, counts, strategy=self.strategy, memory=self.memory, generator=generator)
+        return _medoids(x, groups, counts, self.strategy, self.memory, generator, weights)
+
+    def _sample_weight(self, stands_for: Tensor | None) -> Tensor | None:
+        return _rescaled(stands_for)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from condensation import greedy
-from condensation.coresets.base import Chosen, Coreset, by_group
-from condensation.features import FeatureGradients, Features, features_of
+from condensation.coresets.base import Chosen, FeatureCoreset, by_group
+from condensation.features import FeatureGradients, Features
 from lossbuf import checks
 
 
@@ -26,6 +25,7 @@ def pick(
     strategy: greedy.Strategy = "lazy",
     memory: int = 2**30,
     generator: torch.Generator | None = None,
+    weights: Tensor | None = None,
 ) -> Chosen:
     """Medoids, or the most central rows, of the gradients of each group.
 
@@ -37,6 +37,7 @@ def pick(
         strategy: See :func:`~condensation.greedy.facility_location`; for medoids only.
         memory: Bytes that distances may take.
         generator: Of the strategies that draw.
+        weights: How many rows of the data each row stands for, whole numbers, shape ``(n_samples,)``; by default 1.
 
     Returns:
         Rows, group after group, in the order of choice; the weight of each is the number of rows it serves.
@@ -52,17 +53,19 @@ def pick(
     medoids = checks.one_of("mode", mode, ("medoids", "centrality")) == "medoids"
 
     def central(rows: Int[Tensor, " n_rows"], k: int) -> Chosen:
-        part = gradients[rows.to(gradients.device)]
+        part, many = gradients[rows.to(gradients.device)], None if weights is None else weights[rows].long()
         if medoids:
-            found = greedy.facility_location(part, k, strategy=strategy, memory=memory, generator=generator)
+            found = greedy.facility_location(
+                part, k, strategy=strategy, memory=memory, generator=generator, weights=many
+            )
         else:
-            found = greedy.centrality(part, k, memory=memory)
+            found = greedy.centrality(part, k, memory=memory, weights=many)
         return Chosen(found.indices, found.sizes)
 
     return by_group(groups.cpu(), counts, central)
 
 
-class Crust(Coreset):
+class Crust(FeatureCoreset):
     """Medoids of the gradients that reach the last layer's input, each with the number of rows it serves.
 
     Rows of a class with right labels have gradients alike, rows with wrong labels gradients of many kinds. So the
@@ -122,8 +125,18 @@ class Crust(Coreset):
         self.memory = memory
         self.random_state = random_state
 
-    def _choose(self, X: NDArray[Any], labels: Tensor, groups: Tensor, counts: list[int], seed: int) -> Chosen:
+    _default_features = FeatureGradients()
+
+    def _source(self) -> Features | ArrayLike | Tensor:
         checks.one_of("mode", self.mode, ("medoids", "centrality"))  # before a training
-        x = features_of(FeatureGradients() if self.features is None else self.features, X, labels, seed)
+        return super()._source()
+
+    def _pick(self, x: Tensor, groups: Tensor, counts: Sequence[int], seed: int, weights: Tensor | None) -> Chosen:
         generator = torch.Generator().manual_seed(seed)
-        return pick(x, groups, counts, mode=self.mode, strategy=self.strategy, memory=self.memory, generator=generator)
+        return pick(
+            x, groups, counts, mode=self.mode, strategy=self.strategy, memory=self.memory, generator=generator,
+            weights=weights,
+        )  # fmt: skip
+
+    def _sample_weight(self, stands_for: Tensor | None) -> Tensor | None:
+        return stands_for

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import torch
+from jaxtyping import Int
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from condensation import greedy
-from condensation.coresets.base import Chosen, Coreset, by_group
-from condensation.features import Features, Pixels, features_of
+from condensation.coresets.base import Chosen, FeatureCoreset, by_group
+from condensation.features import Features
 
 
-class Herding(Coreset):
+class Herding(FeatureCoreset):
     """One row after the other, each the one that brings the mean of those chosen nearest to the mean of the class.
 
     The first ``m`` rows of a class are what ``ipc=m`` would choose. Equals go to the lowest row.
@@ -56,6 +58,12 @@ class Herding(Coreset):
         self.features = features
         self.random_state = random_state
 
-    def _choose(self, X: NDArray[Any], labels: Tensor, groups: Tensor, counts: list[int], seed: int) -> Chosen:
-        x = features_of(Pixels() if self.features is None else self.features, X, labels, seed)
-        return by_group(groups, counts, lambda rows, k: Chosen(greedy.herding(x[rows.to(x.device)], k)))
+    def _pick(self, x: Tensor, groups: Tensor, counts: Sequence[int], seed: int, weights: Tensor | None) -> Chosen:
+        def herd(rows: Int[Tensor, " n_rows"], k: int) -> Chosen:
+            given = None if weights is None else weights[rows]
+            total = float(len(rows) if given is None else given.sum())
+            # Their mean is nearly that of the rows, so that each stands for as many.
+            stands_for = torch.full((k,), total / k, dtype=torch.float64)
+            return Chosen(greedy.herding(x[rows.to(x.device)], k, weights=given), stands_for)
+
+        return by_group(groups, counts, herd)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from condensation import greedy
-from condensation.coresets.base import Chosen, Coreset, by_group
-from condensation.features import Features, Pixels, features_of
+from condensation.coresets.base import Chosen, FeatureCoreset, by_group
+from condensation.features import Features
 
 
-class KCenter(Coreset):
+class KCenter(FeatureCoreset):
     """First the row nearest to the mean of the class, then always the row farthest from those chosen.
 
     The largest distance from a row to the nearest chosen one is at most twice the least possible. The first ``m`` rows
@@ -55,6 +55,5 @@ class KCenter(Coreset):
         self.features = features
         self.random_state = random_state
 
-    def _choose(self, X: NDArray[Any], labels: Tensor, groups: Tensor, counts: list[int], seed: int) -> Chosen:
-        x = features_of(Pixels() if self.features is None else self.features, X, labels, seed)
+    def _pick(self, x: Tensor, groups: Tensor, counts: Sequence[int], seed: int, weights: Tensor | None) -> Chosen:
         return by_group(groups, counts, lambda rows, k: Chosen(greedy.k_center(x[rows.to(x.device)], k).indices))

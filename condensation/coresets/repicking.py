@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,9 @@ from condensation.coresets.base import Chosen
 from condensation.features import logit_gradients
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
+from lossbuf.states import fingerprint
+
+_VERSION = 1
 
 
 @runtime_checkable
@@ -34,7 +38,8 @@ class Repicking:
 
     Up to epoch ``start`` all rows count the same. From then on those chosen count by their weights, scaled to mean 1,
     and the others not at all. All rows still pass through the network: their outputs, taken down in the step, are what
-    the next choice looks at, so no pass is made for it.
+    the next choice looks at, so no pass is made for it. A training with a checkpoint may be killed: resumed with a
+    ``Repicking`` made in the same way, it ends with the same bits.
 
     Args:
         labels: Given labels of all rows, shape ``(n_samples,)``.
@@ -109,8 +114,8 @@ class Repicking:
             self.gradients, self.seen, self.sample_weights, self.labels = (
                 part.to(device) for part in (self.gradients, self.seen, self.sample_weights, self.labels)
             )
-        checks.batch_vector("labels", labels, len(logits))
-        checks.batch_vector("indices", indices, len(logits))
+        checks.batch_vector("labels", labels, logits)
+        checks.batch_vector("indices", indices, logits)
         rows, given = indices.long(), labels.long()
         if device.type == "cpu":
             checks.in_range("indices", rows, len(self.labels))
@@ -132,6 +137,77 @@ class Repicking:
             self.cleaning.end_epoch()
         if self.epoch >= self.start and (self.epoch - self.start) % self.every == 0:
             self._choose()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed training needs, as tensors and plain values, the state of ``cleaning`` in it.
+
+        Not in it are ``pick``, which has to be the same, and a generator that it draws from.
+        """
+        return {
+            "of": self._identity(),
+            "epoch": self.epoch,
+            "chosen": None if self.chosen is None else {"indices": self.chosen.indices, "weights": self.chosen.weights},
+            "sample_weights": self.sample_weights,
+            "gradients": self.gradients,
+            "seen": self.seen,
+            "cleaning": None if self.cleaning is None else dict(self.cleaning.state_dict()),
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave, whole or not at all.
+
+        Raises:
+            ValueError: If it is of other settings or another data set. What was collected so far then stays.
+        """
+        mine = self.state_dict()
+        if not isinstance(state_dict, Mapping) or state_dict.keys() != mine.keys():
+            raise ValueError(checks.problem("state_dict", "must be one of a Repicking", "another"))
+        of = state_dict["of"]
+        for name, value in mine["of"].items():
+            if not isinstance(of, Mapping) or of.get(name) != value:
+                found = of.get(name) if isinstance(of, Mapping) else of
+                raise ValueError(checks.problem("state_dict", f"must have {name} {value}", found))
+        tensors = ("sample_weights", "gradients", "seen")
+        for name in tensors:
+            given, now = state_dict[name], mine[name]
+            if not isinstance(given, Tensor) or (given.shape, given.dtype) != (now.shape, now.dtype):
+                raise ValueError(
+                    checks.problem("state_dict", f"must hold {name} as it was saved", type(given).__name__)
+                )
+        chosen = self._restored(state_dict["chosen"])
+        epoch = checks.non_negative_int("epoch", state_dict["epoch"])
+        if self.cleaning is not None:
+            self.cleaning.load_state_dict(state_dict["cleaning"])
+        self.epoch, self.chosen = epoch, chosen
+        self.sample_weights, self.gradients, self.seen = (
+            state_dict[name].detach().to(mine[name].device, copy=True) for name in tensors
+        )
+
+    def _restored(self, chosen: Any) -> Chosen | None:
+        if chosen is None:
+            return None
+        indices, weights = (
+            chosen.get(name) if isinstance(chosen, Mapping) else None for name in ("indices", "weights")
+        )
+        if (
+            not (isinstance(indices, Tensor) and isinstance(weights, Tensor))
+            or (indices.dtype, weights.dtype) != (torch.int64, torch.float64)
+            or not indices.shape == weights.shape == (len(indices.flatten()),)
+        ):
+            raise ValueError(checks.problem("state_dict", "must hold chosen as it was saved", type(chosen).__name__))
+        checks.in_range("state_dict", indices, len(self.labels))
+        return Chosen(indices.cpu().clone(), weights.cpu().clone())
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "version": _VERSION,
+            "data": fingerprint(self.labels, None),
+            "counts": self.counts,
+            "start": self.start,
+            "every": self.every,
+            "last_layer": self.last_layer is not None,
+            "cleaning": self.cleaning is not None,
+        }
 
     @torch.no_grad()
     def _choose(self) -> None:

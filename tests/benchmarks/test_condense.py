@@ -142,3 +142,13 @@ def test_speed_beside_a_reference(tmp_path, monkeypatch):
     monkeypatch.delitem(condense_speed.sys.modules, "utils", raising=False)
     with pytest.raises(condense_speed.typer.BadParameter, match="checkout"):
         condense_speed.main(tmp_path, "small", 1, compiled=False, out=tmp_path / "none")
+
+
+def test_a_part_too_quick_to_time_has_no_ratio():
+    parts = dict.fromkeys(("gradients", "step", "epoch", "train", "test", "iteration", "with evaluation"), 2.0)
+    values = {
+        "ours": parts | {"epoch": 0.0, "distance": 1.0, "error": 0.0},
+        "reference": parts | {"distance": 1.0, "error": 0.0},
+    }
+    _, ours, _ = condense_speed.table({"small": values})
+    assert ours[3:5] == ["2 s (1.00x)", "0 s"]

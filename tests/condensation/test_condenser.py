@@ -186,9 +186,8 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(make, tmp_path, request):
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
-    for die_at in (2, 5):
-        assert run(die_at).returncode == -signal.SIGKILL
-        assert (tmp_path / "run.pt").exists()
+    assert run(4).returncode == -signal.SIGKILL
+    assert (tmp_path / "run.pt").exists()
     ended = run(0)
     assert ended.stdout.strip() == expected, ended.stderr
 

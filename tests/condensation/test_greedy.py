@@ -61,6 +61,70 @@ def test_cosine(generator, device):
     assert found.sizes[found.indices.tolist().index(7)] == 0
 
 
+def _weights(x, generator):
+    """From 0 to 4, not all 0."""
+    weights = torch.randint(5, (len(x),), generator=generator)
+    weights[-1] += 1
+    return weights
+
+
+@pytest.mark.parametrize("memory", [1, 2**30])
+@pytest.mark.parametrize("strategy", EXACT)
+def test_weighted_facility_location(x, strategy, memory, generator, device):
+    weights = _weights(x, generator)
+    rows, many = x.double().tolist(), weights.tolist()
+    similar = reference.similarities(rows)
+    scale = max(1e-30, float(max(map(max, similar)))) * sum(many)
+    for k in _sizes(x):
+        chosen, gains = reference.facility_location(rows, k, weights=many)
+        found = facility_location(x.to(device), k, strategy=strategy, memory=memory, weights=weights.to(device))
+        assert found.indices.tolist() == chosen
+        assert found.gains.tolist() == pytest.approx(gains, abs=1e-6 * scale)
+        assert found.objective == pytest.approx(float(reference.objective(similar, chosen, many)), abs=1e-6 * scale)
+        nearest = reference.nearest(rows, chosen)
+        assert found.nearest.tolist() == nearest
+        sizes = [sum(one for one, c in zip(many, nearest, strict=True) if c == place) for place in range(k)]
+        assert found.sizes.tolist() == sizes
+        assert sum(sizes) == sum(many)
+
+
+@pytest.mark.parametrize("strategy", EXACT)
+def test_weights_are_repeats_in_blocks_too(strategy, generator, device):
+    x = torch.randn(700, 5, generator=generator)
+    weights = _weights(x, generator) + 1  # a row of weight 0 may be chosen, one that is not there may not
+    row_of = torch.arange(700).repeat_interleave(weights)
+    repeated = facility_location(x[row_of].to(device), 30, memory=1)
+    found = facility_location(x.to(device), 30, strategy=strategy, memory=1, weights=weights.to(device))
+    assert found.indices.tolist() == row_of[repeated.indices.cpu()].tolist()
+    assert found.sizes.tolist() == repeated.sizes.tolist()
+    assert found.objective == pytest.approx(repeated.objective, rel=1e-5)
+
+
+def test_weighted_centrality_and_herding(x, generator, device):
+    weights = _weights(x, generator)
+    rows, many = x.double().tolist(), weights.tolist()
+    for k in _sizes(x):
+        expected = reference.centrality(rows, k, many)
+        assert centrality(x.to(device), k, weights=weights.to(device)).indices.tolist() == expected
+        expected = reference.herding(rows, k, many)
+        for given in (weights.to(device), weights.double() / 4):
+            assert herding(x.to(device), k, weights=given).tolist() == expected
+
+
+@pytest.mark.parametrize("choose", [facility_location, centrality, herding])
+@pytest.mark.parametrize(
+    "weights",
+    [[1], [0, 0, 0], [1, -1, 1], [[1, 1, 1]], [2**30, 1, 0], [0.5, 0.5, 1.0], [float("nan")] * 3],
+)
+def test_bad_weights(choose, weights, no_shape_checks):
+    given = torch.tensor(weights)
+    if choose is herding and (given.is_floating_point() or 2**30 in weights) and not given.isnan().any():
+        assert len(herding(torch.eye(3), 2, weights=given)) == 2
+        return
+    with pytest.raises(ValueError, match="`weights` must"):
+        choose(torch.eye(3), 2, weights=given)
+
+
 @pytest.mark.parametrize("shift", [0.0, 1000.0])
 def test_many_blocks_choose_the_same(shift, generator, device):
     """More rows than a block has, and columns than a strip has; half of the rows are copies."""

@@ -24,28 +24,33 @@ def similarities(rows: Rows, measure=distance) -> list[list[Fraction]]:
     return [[farthest - value for value in row] for row in distances]
 
 
-def objective(similar: list[list[Fraction]], chosen: list[int]) -> Fraction:
-    """Sum over the rows of the largest similarity to a chosen one."""
-    return sum((max(row[j] for j in chosen) for row in similar), Fraction(0)) if chosen else Fraction(0)
+def objective(similar: list[list[Fraction]], chosen: list[int], weights: list[int] | None = None) -> Fraction:
+    """Sum over the rows of the largest similarity to a chosen one, each as often as its weight says."""
+    often = weights or [1] * len(similar)
+    best = [max(row[j] for j in chosen) if chosen else Fraction(0) for row in similar]
+    return sum((many * value for many, value in zip(often, best, strict=True)), Fraction(0))
 
 
-def facility_location(rows: Rows, k: int, measure=distance) -> tuple[list[int], list[float]]:
+def facility_location(
+    rows: Rows, k: int, measure=distance, weights: list[int] | None = None
+) -> tuple[list[int], list[float]]:
     """The best of all that are left, k times, and what each added."""
     similar = similarities(rows, measure)
     chosen: list[int] = []
     gains = []
     for _ in range(k):
-        before = objective(similar, chosen)
-        values = {j: objective(similar, [*chosen, j]) for j in range(len(rows)) if j not in chosen}
+        before = objective(similar, chosen, weights)
+        values = {j: objective(similar, [*chosen, j], weights) for j in range(len(rows)) if j not in chosen}
         best = max(values, key=lambda j: (values[j], -j))
         gains.append(float(values[best] - before))
         chosen.append(best)
     return chosen, gains
 
 
-def centrality(rows: Rows, k: int) -> list[int]:
+def centrality(rows: Rows, k: int, weights: list[int] | None = None) -> list[int]:
     """By the sum of similarities."""
-    totals = [sum(row) for row in similarities(rows)]
+    often = weights or [1] * len(rows)
+    totals = [sum(many * value for many, value in zip(often, row, strict=True)) for row in similarities(rows)]
     return sorted(range(len(rows)), key=lambda j: (-totals[j], j))[:k]
 
 
@@ -66,11 +71,12 @@ def k_center(rows: Rows, k: int, given: list[int]) -> tuple[list[int], float]:
     return chosen, max(gap(j) for j in range(len(rows)))
 
 
-def herding(rows: Rows, k: int) -> list[int]:
+def herding(rows: Rows, k: int, weights: list[int] | None = None) -> list[int]:
     """The row that brings the mean of the chosen nearest to the mean of all, k times."""
+    often = weights or [1] * len(rows)
     exact = [[Fraction(value) for value in row] for row in rows]
     features = range(len(rows[0]))
-    mean = [sum(row[f] for row in exact) / len(rows) for f in features]
+    mean = [sum(many * row[f] for many, row in zip(often, exact, strict=True)) / sum(often) for f in features]
     chosen: list[int] = []
     for _ in range(k):
 

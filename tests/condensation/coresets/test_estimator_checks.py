@@ -13,6 +13,7 @@ from condensation.coresets import (
     KCenter,
     KMeans,
     Random,
+    Sharded,
 )
 from lossbuf.training import TrainSettings
 
@@ -32,6 +33,7 @@ ESTIMATORS = [
     GradientNorm(size=0.5, network=NETWORK, networks=1, random_state=0),
     Craig(size=0.5, random_state=0),
     Crust(size=0.5, random_state=0),
+    Sharded(KCenter(size=0.5), n_shards=3, random_state=0),
 ]
 
 

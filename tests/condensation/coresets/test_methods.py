@@ -134,7 +134,7 @@ def test_nearest_rows(kind, seed, k):
     centres = np.stack([x[clusters == one].mean(0) if (clusters == one).any() else x[0] * 0 for one in range(k)])
     whole = np.round(centres * 4) / 4  # quarters, so that ties are ties
     found = k_means.nearest_rows(torch.from_numpy(x), torch.from_numpy(whole), torch.from_numpy(clusters))
-    assert found.tolist() == reference.nearest_rows(x.tolist(), whole.tolist(), clusters.tolist())
+    assert found.indices.tolist() == reference.nearest_rows(x.tolist(), whole.tolist(), clusters.tolist())
 
 
 def heaps(sizes, seed=0, offset=0.0):

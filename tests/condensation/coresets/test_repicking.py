@@ -1,6 +1,12 @@
 """Training on a coreset that is chosen anew."""
 
+import copy
+import os
+import signal
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +21,7 @@ from lossbuf.callback import LossBufferCallback
 from lossbuf.networks import MLP
 from lossbuf.noise import corrupt, symmetric
 from lossbuf.training import TrainSettings, accuracy, build, train
+from tests.states import assert_same_bits
 
 PICKS = {
     "crust": crust.pick,
@@ -211,3 +218,133 @@ def test_bad_batches_leave_what_was_taken_down(logits, labels, rows, name):
     with pytest.raises(ValueError, match=f"`{name}`"):
         repicking.loss(logits, torch.tensor(labels), torch.tensor(rows))
     assert not bool(repicking.seen.any())
+
+
+# ---- killed and resumed ----------------------------------------------------------------------------------------------
+
+
+class KilledError(Exception):
+    """The end of a process, as far as a test in the same one can tell."""
+
+
+def trained(checkpoint=None, dies_at=None, *, pick=crust.pick, cleans=True, epochs=8, steps=3):
+    """A training, its network and its callback; it may be killed in a forward pass."""
+    x, labels, _ = blobs(200, noise_rate=0.3)
+    settings = TrainSettings(epochs=epochs, batch_size=32, lr=0.05, seed=0, device="cpu")
+    network = build(lambda: MLP(3, 3, (16,)), settings)
+    cleaning = LossBufferCallback(labels, mode="filter", warmup=3) if cleans else None
+    repicking = Repicking(labels, pick=pick, start=3, last_layer=network.classifier, cleaning=cleaning)
+    passes = 0
+
+    def count(*_):
+        nonlocal passes
+        passes += 1
+        if passes == dies_at:
+            raise KilledError
+
+    network.register_forward_hook(count)
+    train(
+        network, x, labels, settings,
+        callback=repicking, mix=repicking.mix, checkpoint=checkpoint, checkpoint_steps=steps,
+    )  # fmt: skip
+    return network, repicking
+
+
+def bits(network, repicking):
+    return copy.deepcopy({"network": dict(network.state_dict()), "repicking": repicking.state_dict()})
+
+
+@pytest.mark.parametrize("cleans", [False, True])
+@pytest.mark.parametrize("pick", PICKS.values(), ids=PICKS)
+def test_a_killed_training_resumed_has_the_same_bits(pick, cleans, tmp_path):
+    expected = bits(*trained(pick=pick, cleans=cleans))
+    assert expected["repicking"]["epoch"] == 8
+    assert expected["repicking"]["chosen"] is not None
+    # Before the first checkpoint, before the first choice, in mid-epoch and right after an epoch's end (7 steps).
+    for dies_at in (2, 9, 11, 4, 15):
+        with pytest.raises(KilledError):
+            trained(tmp_path / "run.pt", dies_at, pick=pick, cleans=cleans)
+    found = bits(*trained(tmp_path / "run.pt", pick=pick, cleans=cleans))
+    assert_same_bits(found, expected)
+
+
+def test_a_resumed_training_rests_on_all_of_the_state(tmp_path):
+    expected = bits(*trained())["network"]
+    for name in ("epoch", "sample_weights", "gradients"):
+        path = tmp_path / f"{name}.pt"
+        with pytest.raises(KilledError):
+            trained(path, 34)
+        content = torch.load(path, weights_only=True)
+        content["callback"][name] = content["callback"][name] * 0
+        torch.save(content, path)
+        found = bits(*trained(path))["network"]
+        assert any(not torch.equal(value, found[key]) for key, value in expected.items()), name
+
+
+@pytest.mark.slow
+def test_sigkill_in_another_process(tmp_path):
+    path = Path(__file__)
+    states = []
+    for dies_at in (40, 0):
+        code = f"import runpy; runpy.run_path({str(path)!r}, run_name='__main__')"
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path), str(dies_at)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=path.parents[3],
+        )
+        assert done.returncode == (-signal.SIGKILL if dies_at else 0), done.stderr
+        states.append((tmp_path / "state.pt").exists())
+    assert states == [False, True]
+    assert_same_bits(torch.load(tmp_path / "state.pt", weights_only=True), bits(*trained()))
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_states_of_others_are_refused_and_leave_what_is_there():
+    labels = torch.arange(9) % 3
+    state = Repicking(labels, pick=craig.pick).state_dict()
+    repicking = Repicking(labels, pick=craig.pick, start=1)
+    repicking.loss(logits_of(9), labels, torch.arange(9))
+    repicking.end_epoch()
+    before = copy.deepcopy(repicking.state_dict())
+    others = [
+        {}, None, {**before, "of": None}, {**before, "more": 1}, state,
+        Repicking(labels.flip(0), pick=craig.pick, start=1).state_dict(),
+        Repicking(labels, pick=craig.pick, start=1, share=0.9).state_dict(),
+        Repicking(labels, pick=craig.pick, start=1, every=2).state_dict(),
+        Repicking(labels, pick=craig.pick, start=1, last_layer=nn.Linear(2, 3)).state_dict(),
+        Repicking(labels, pick=craig.pick, start=1, cleaning=LossBufferCallback(labels)).state_dict(),
+        {**before, "epoch": -1}, {**before, "gradients": before["gradients"].double()}, {**before, "seen": None},
+        {**before, "chosen": {"indices": torch.tensor([99]), "weights": torch.ones(1).double()}},
+        {**before, "chosen": {"indices": torch.tensor([1])}}, {**before, "chosen": [1]},
+        {**before, "sample_weights": before["sample_weights"][:3]},
+    ]  # fmt: skip
+    for other in others:
+        with pytest.raises(ValueError, match=r"`(state_dict|epoch)` must"):
+            repicking.load_state_dict(other)
+        assert_same_bits(repicking.state_dict(), before)
+    one, other = (
+        Repicking(labels, pick=craig.pick, cleaning=LossBufferCallback(labels, warmup=warmup)) for warmup in (2, 3)
+    )
+    with pytest.raises(ValueError, match="`state_dict` must have warmup"):
+        one.load_state_dict(other.state_dict())
+
+
+def test_a_loaded_state_is_a_copy():
+    labels = torch.arange(9) % 3
+    one, other = (Repicking(labels, pick=craig.pick, start=1) for _ in range(2))
+    one.loss(logits_of(9), labels, torch.arange(9))
+    other.load_state_dict(one.state_dict())
+    before = other.gradients.clone()
+    one.loss(logits_of(9, 1), labels, torch.arange(9))
+    assert torch.equal(other.gradients, before)
+
+
+if __name__ == "__main__":  # the process that test_sigkill_in_another_process starts
+    folder, when = Path(sys.argv[1]), int(sys.argv[2])
+    try:
+        result = trained(folder / "run.pt", when)
+    except KilledError:
+        os.kill(os.getpid(), signal.SIGKILL)
+    torch.save(bits(*result), folder / "state.pt")
