@@ -288,7 +288,8 @@ def table(cells: dict[str, dict[str, Any]]) -> list[list[str]]:
         for name, found in values.items():
             reference = values.get("reference")
             cells_of = [
-                f"{found[part]:.3g} s" + (f" ({reference[part] / found[part]:.2f}x)" if reference else "")
+                f"{found[part]:.3g} s"
+                + (f" ({reference[part] / found[part]:.2f}x)" if reference and found[part] else "")
                 for part in columns
             ]
             rows.append([case, name, *cells_of, f"{found['distance']:.5g}", f"{found['error']:.1e}"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.data import CONFUSIONS, Data
-from lossbuf import noise
+from lossbuf import checks, noise
+from lossbuf.files import check_stored, mapped_array, opened_arrays, size_of
 from lossbuf.noise import NoisyLabels
 
 
@@ -60,7 +62,11 @@ def _read(label_file: Path | None, size: int) -> NDArray[np.int64]:
         path = path.with_name(stem)
     if not path.exists():
         raise LabelFileError(f"`--label-file` must be a file that exists, got {path}.")
-    content = _content(path)
+    try:
+        content = _content(path)
+    except Exception as error:  # a damaged file may raise almost anything
+        reason = checks.line(error).split(". ")[0]  # torch goes on with advice to run the code
+        raise LabelFileError(f"{path.name} cannot be read as labels: {reason}.") from error
     if isinstance(content, dict):
         names = [key for key, value in content.items() if np.ndim(value) == 1]
         if name not in names:
@@ -76,20 +82,34 @@ def _read(label_file: Path | None, size: int) -> NDArray[np.int64]:
 
 
 def _content(path: Path) -> Any:
-    """A tensor, an array, or a dictionary of them; no code in the file is run."""
-    try:
-        if path.suffix in (".pt", ".pth"):
-            # CIFAR-10N's file holds NumPy arrays, under the name that NumPy 1 gave what builds them.
-            build = np._core.multiarray._reconstruct  # pyright: ignore[reportAttributeAccessIssue]
-            arrays: list[Any] = [np.ndarray, np.dtype, type(np.dtype(np.int64)), type(np.dtype(np.int32))]
-            arrays += [build, (build, "numpy.core.multiarray._reconstruct")]
-            with torch.serialization.safe_globals(arrays):
-                return torch.load(path, weights_only=True)
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                return dict(file)
-        if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False)
+    """An array, or a dictionary of them; no code in the file is run."""
+    size_of(path)
+    if path.suffix in (".pt", ".pth"):
+        if zipfile.is_zipfile(path):
+            check_stored(path)
+        # CIFAR-10N's file holds NumPy arrays, under the name that NumPy 1 gave what builds them.
+        build = np._core.multiarray._reconstruct  # pyright: ignore[reportAttributeAccessIssue]
+        arrays: list[Any] = [np.ndarray, np.dtype, type(np.dtype(np.int64)), type(np.dtype(np.int32))]
+        arrays += [build, (build, "numpy.core.multiarray._reconstruct")]
+        with torch.serialization.safe_globals(arrays), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a pickle of another version
+            found = torch.load(path, weights_only=True)
+        if isinstance(found, dict):
+            return {str(name): _array(value) for name, value in found.items()}
+        return _array(found)
+    if path.suffix == ".npz":
+        with opened_arrays(path) as file:
+            return dict(file)
+    if path.suffix == ".npy":
+        return np.array(mapped_array(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of no rows
         return np.loadtxt(path, dtype=np.int64, ndmin=1)
-    except (ValueError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise LabelFileError(f"{path.name} cannot be read as labels: {error}.") from error
+
+
+def _array(value: Any) -> NDArray[Any]:
+    if isinstance(value, torch.Tensor) and value.nbytes <= value.untyped_storage().nbytes():
+        return value.detach().numpy()
+    if isinstance(value, np.ndarray):
+        return value
+    raise ValueError(checks.problem("labels", "must be tensors or arrays that hold all their values", type(value)))

@@ -15,7 +15,7 @@ import sklearn
 import torch
 
 import lossbuf
-from lossbuf.files import write_whole
+from lossbuf.files import size_of, write_whole
 
 
 def environment() -> dict[str, Any]:
@@ -47,9 +47,11 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Content of a JSON file; ``None`` where there is none, or it is damaged."""
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+        size_of(path)
+        found = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 def cell(path: Path, settings: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -155,9 +155,10 @@ def scan(
         data = read_told(path, read)
         settings.check_fits(data)
         folder = ScanFolder(out)
-        folder.begin(path, data, read, settings, resume=resume, overwrite=overwrite)
-        result = run(data, settings, checkpoint=folder.state, progress=True)
-        folder.write(result, path)
+        with folder.held():
+            folder.begin(path, data, read, settings, resume=resume, overwrite=overwrite)
+            result = run(data, settings, checkpoint=folder.state, progress=True)
+            folder.write(result, path)
         _tell(result, folder.path)
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from lossbuf.files import write_whole
+from lossbuf import checks
+from lossbuf.files import size_of, write_whole
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_MOST_COLUMNS = 1000
 _FIRST = frozenset("=+-@'\t\r\n＝＋－＠")  # noqa: RUF001
 
 
@@ -66,10 +68,18 @@ def read_csv(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read what :func:`write_csv` wrote, every cell as text.
 
     Raises:
-        ValueError: If it is no table of comma-separated values in UTF-8.
+        ValueError: If it is no table of comma-separated values in UTF-8, or has more than 1,000 columns.
+        OSError: If it cannot be opened.
     """
     try:
+        size_of(path)
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            columns = len(next(csv.reader(file), []))
+        if columns > _MOST_COLUMNS:
+            raise ValueError(
+                checks.problem("path", f"must have at most {_MOST_COLUMNS} columns", f"{columns} in {path}")
+            )
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (UnicodeDecodeError, csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"`path` must be a CSV file in UTF-8, got {path}: {error}.") from error
     return table.rename(columns=unescaped).map(unescaped)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lossbuf.files import opened_arrays
 from lossbuf.inputs.labelled import InputError, LabelledData, ReadSettings, labelled
 
 X_NAMES = ("x", "X", "images", "data", "features", "embeddings", "x_train", "X_train")
@@ -29,7 +30,7 @@ def read_archive(path: Path, settings: ReadSettings) -> LabelledData:
     """
     where = f"the archive {path}"
     try:
-        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
+        with opened_arrays(path) as archive:
             names = archive.files
             x = archive[_chosen(where, None, X_NAMES, names, "samples")]
             label_name = _chosen(where, settings.label, LABEL_NAMES, names, "labels")

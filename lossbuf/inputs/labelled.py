@@ -15,7 +15,10 @@ from lossbuf import checks
 
 
 class InputError(ValueError):
-    """A source that cannot be used as it is; the message says why and what to do."""
+    """A source that cannot be used as it is; the message, one line, says why and what to do."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(checks.line(message))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,7 @@ class ReadSettings:
         follow_links: Read what symbolic links out of the folder lead to.
 
     Raises:
-        ValueError: If ``image_size`` is given and not at least 4.
+        ValueError: If a value is of another type, or ``image_size`` not at least 4.
     """
 
     label: str | None = None
@@ -41,6 +44,11 @@ class ReadSettings:
     follow_links: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("label", "image", "row_id"):
+            if not isinstance(getattr(self, name), str | None):
+                raise ValueError(checks.problem(name, "must be a text or None", repr(getattr(self, name))))
+        if not isinstance(self.follow_links, bool):
+            raise ValueError(checks.problem("follow_links", "must be True or False", repr(self.follow_links)))
         if self.image_size is not None and checks.positive_int("image_size", self.image_size) < 4:
             raise ValueError(checks.problem("image_size", "must be at least 4", self.image_size))
 
@@ -122,6 +130,9 @@ def labelled(
     class_names = None if class_names is None else [_whole(name) for name in class_names]
     counts = Counter(names)
     order = sorted(counts, key=_by_value) if class_names is None else [name for name in class_names if counts[name]]
+    if len(order) < len(counts):
+        other = next(name for name in counts if name not in order)
+        raise InputError(f"{where} must name every class, got {other!r}, which is not among the names of the classes.")
     if len(order) < 2:
         raise InputError(f"{where} must have at least two classes, got one, {order[0]!r}: nothing can be mistaken.")
     if len(names) < 2 * len(order):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,8 +20,15 @@ from tqdm.auto import tqdm
 if TYPE_CHECKING:
     from PIL import Image
 
-MOST_PIXELS = 100_000_000
+MOST_PIXELS = 2**26
 """A picture with more is not decoded."""
+
+_MANY_PIXELS = 2**22
+"""Pictures with more are decoded one at a time: together they would take much memory."""
+
+_ONE_AT_A_TIME = Lock()
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what is damaged is told once, among the rows left out
 
 LARGEST_SIDE = 64
 """Height and width that larger pictures are brought to, unless another size is asked for."""
@@ -160,7 +170,8 @@ def _head(source: Path | bytes) -> Head | str:
             if width * height > MOST_PIXELS:
                 return f"more than {MOST_PIXELS:,} pixels"
             turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            brightest = float(np.nan_to_num(np.asarray(picture, dtype=np.float64)).max()) if _is_wide(picture) else 0.0
+            with _turn(picture):
+                brightest = _brightest(picture) if _is_wide(picture) else 0.0
             return Head(width, height, brightest) if turned else Head(height, width, brightest)
 
     return _guarded(routine, source)
@@ -172,9 +183,10 @@ def _pixels(source: Path | bytes, *, height: int, width: int, brightest: float) 
     def routine(source: Path | bytes) -> NDArray[np.uint8]:
         from PIL import Image, ImageOps
 
-        with _opened(source) as picture:
+        with _opened(source) as picture, _turn(picture):
             picture.draft("RGB", (2 * width, 2 * height))  # a JPEG is decoded smaller, and faster
-            upright = _in_colour(ImageOps.exif_transpose(picture), brightest)
+            ImageOps.exif_transpose(picture, in_place=True)
+            upright = _in_colour(picture, brightest)
             if upright.size != (width, height):
                 upright = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
             return np.asarray(upright, dtype=np.uint8).transpose(2, 0, 1)
@@ -186,9 +198,29 @@ def _in_colour(picture: Image.Image, brightest: float) -> Image.Image:
     from PIL import Image
 
     if _is_wide(picture):
-        values = np.nan_to_num(np.asarray(picture, dtype=np.float64)) / (brightest or 1.0)
-        picture = Image.fromarray((values.clip(0, 1) * 255).round().astype(np.uint8))
+        values = np.asarray(picture)
+        grey = np.empty(values.shape, np.uint8)
+        for rows in _blocks(values):
+            part = np.nan_to_num(values[rows].astype(np.float64)) / (brightest or 1.0)
+            grey[rows] = (part.clip(0, 1) * 255).round()
+        picture = Image.fromarray(grey)
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-        over = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
-    return picture.convert("RGB")
+        over = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        picture = Image.new("RGB", over.size, "white")
+        picture.paste(over, mask=over)
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _brightest(picture: Image.Image) -> float:
+    values = np.asarray(picture)
+    return max(float(np.nan_to_num(values[rows].astype(np.float64)).max()) for rows in _blocks(values))
+
+
+def _blocks(values: NDArray[Any]) -> list[slice]:
+    """Rows to be looked at together, so that numbers of eight bytes take little memory."""
+    step = max(1, _MANY_PIXELS // values.shape[1])
+    return [slice(start, start + step) for start in range(0, len(values), step)]
+
+
+def _turn(picture: Image.Image) -> AbstractContextManager[object]:
+    return _ONE_AT_A_TIME if picture.width * picture.height > _MANY_PIXELS else nullcontext()

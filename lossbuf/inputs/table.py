@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import warnings
 from collections import Counter
 from collections.abc import Collection
@@ -30,6 +29,9 @@ ID_NAMES = ("", "id", "ids", "index", "row", "row_id", "uid", "uuid")
 
 MOST_CATEGORIES = 50
 """A column of texts with more different ones is no feature."""
+
+MOST_COLUMNS = 50_000
+"""A table with more is refused: it would be read for minutes."""
 
 _MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None", "?")
 
@@ -94,9 +96,12 @@ def _csv(path: Path, settings: ReadSettings) -> pd.DataFrame:
     where = f"the table {path}"
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            start = file.read(65536)
-        separator = "\t" if path.suffix.lower() == ".tsv" else _separator(start)
-        names = next(csv.reader(io.StringIO(start, newline=""), delimiter=separator), [])
+            separator = "\t" if path.suffix.lower() == ".tsv" else _separator(file.read(65536))
+            file.seek(0)
+            names = next(csv.reader(file, delimiter=separator), [])
+        if len(names) > MOST_COLUMNS:
+            rule = f"must have at most {MOST_COLUMNS:,} columns"
+            raise InputError(f"{where} {rule}, got {len(names):,}: save so wide rows as the array x of an .npz.")
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
             raise InputError(f"{where} must name every column once, got {twice[0]!r} more than once.")
@@ -121,7 +126,7 @@ def _csv(path: Path, settings: ReadSettings) -> pd.DataFrame:
         raise
     except UnicodeDecodeError as error:
         raise InputError(f"{where} must be in UTF-8, got {error.reason} at byte {error.start}.") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OverflowError) as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error, ValueError, OverflowError) as error:
         raise InputError(f"{where} must be rows of separated values with a header, got {error}.") from error
 
 
@@ -140,9 +145,11 @@ def _separator(start: str) -> str:
 
 def _parquet(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_parquet(path)
+        from lossbuf.inputs.parquet import unfolded
     except ImportError as error:
         raise InputError(f'{path} needs PyArrow to be read: pip install "lossbuf[parquet]".') from error
+    try:
+        return unfolded(path, MOST_COLUMNS)
     except Exception as error:  # a damaged file may raise almost anything
         raise InputError(f"the table {path} must be a Parquet file, got {error}.") from error
 
@@ -213,36 +220,35 @@ def _paths_or_numbers(images: list[Any]) -> list[str]:
 
 def _features(where: str, table: pd.DataFrame) -> tuple[NDArray[np.float32], list[str]]:
     """Numbers a row, float32, shape ``(n_samples, n_features)``, and what was passed over."""
-    from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
     from sklearn.preprocessing import OneHotEncoder
 
-    numbers, categories, others = [], [], []
-    table = table.copy()
+    numbers: list[NDArray[np.float64]] = []
+    categories: list[list[str]] = []
+    others: list[str] = []
     for name in table.columns:
         column = table[name]
+        if column.dtype == object and all(isinstance(v, bool | np.bool_) or _is_missing(v) for v in column.tolist()):
+            column = column.astype("boolean")  # truth values, some of them missing
         if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
-            values = column.astype("float64").to_numpy(copy=True)
+            values = column.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
             values[~(np.abs(values) <= np.finfo(np.float32).max)] = np.nan
-            table[name] = values
-            (others if np.isnan(values).all() else numbers).append(name)
+            others.append(name) if np.isnan(values).all() else numbers.append(values)
         elif all(isinstance(value, str) or pd.isna(value) is True for value in column.tolist()):
             texts = [value if isinstance(value, str) else "" for value in column.tolist()]
-            table[name] = pd.Series(texts, index=table.index, dtype=object)
             few = len(set(texts)) <= min(MOST_CATEGORIES, max(2, len(table) // 2))
-            (categories if few else others).append(name)
+            categories.append(texts) if few else others.append(name)
         else:
             others.append(name)
     if not len(table):
         return np.empty((0, 1), np.float32), []
-    if not numbers and not categories:
+    parts = []
+    if numbers:
+        parts.append(SimpleImputer(strategy="median", add_indicator=True).fit_transform(np.column_stack(numbers)))
+    if categories:
+        parts.append(OneHotEncoder(sparse_output=False).fit_transform(np.array(categories, dtype=object).T))
+    if not parts:
         raise InputError(f"{where} must have columns of features, numbers or few kinds of texts, got none.")
-    transformer = ColumnTransformer(
-        [
-            ("numbers", SimpleImputer(strategy="median", add_indicator=True), numbers),
-            ("categories", OneHotEncoder(sparse_output=False), categories),
-        ]
-    )
-    x = np.ascontiguousarray(transformer.fit_transform(table), dtype=np.float32)
+    x = np.ascontiguousarray(np.hstack(parts), dtype=np.float32)
     shown = ", ".join(others[:10]) + (", ..." if len(others) > 10 else "")
     return x, [f"{len(others)} columns are no features and were passed over: {shown}."] if others else []

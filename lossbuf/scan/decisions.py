@@ -8,6 +8,7 @@ import os
 import pandas as pd
 
 from lossbuf import checks
+from lossbuf.files import size_of
 from lossbuf.inputs import InputError
 from lossbuf.safe_csv import read_csv
 from lossbuf.scan.folder import ScanFolder
@@ -66,7 +67,7 @@ def _read(path: str | os.PathLike[str], columns: tuple[str, ...]) -> pd.DataFram
         table = read_csv(path)
     except FileNotFoundError:
         raise InputError(f"{os.fspath(path)} must be there, got no such file.") from None
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise InputError(str(error)) from error
     missing = [name for name in columns if name not in table.columns]
     if missing:
@@ -80,11 +81,12 @@ def _read(path: str | os.PathLike[str], columns: tuple[str, ...]) -> pd.DataFram
 def _check_whole(folder: ScanFolder, rows: list[str]) -> None:
     """Raise ``InputError`` unless every row of the scan is there once."""
     try:
+        size_of(folder.summary)
         expected = int(json.loads(folder.summary.read_bytes())["n_samples"])
         numbers = sorted(int(row) for row in rows)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, OSError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{folder.path} must hold what `lossbuf scan` wrote, got {error!r}.") from error
-    if numbers != list(range(expected)):
+    if len(numbers) != expected or numbers != list(range(len(numbers))):
         rule = f"must hold each of {expected} rows once, in {folder.issues.name} or {folder.clean.name}"
         raise InputError(f"{folder.path} {rule}, got others: `lossbuf scan ... --resume` writes them anew.")
 

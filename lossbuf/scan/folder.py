@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ import pandas as pd
 
 import lossbuf
 from lossbuf.export import issue_table
-from lossbuf.files import write_whole
+from lossbuf.files import restoring, size_of, write_whole
 from lossbuf.inputs import InputError, LabelledData, ReadSettings, read_labelled
+from lossbuf.locks import alone_in
 from lossbuf.safe_csv import write_csv
 from lossbuf.scan.run import Scan, ScanSettings, scan
 
@@ -56,6 +58,15 @@ class ScanFolder:
     def is_finished(self) -> bool:
         """True where a scan ended."""
         return self.summary.is_file() and self.state.is_file() and self.about.is_file()
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keeps other scans out from before :meth:`begin` until after :meth:`write`.
+
+        Raises:
+            InputError: If another process scans into the folder.
+            OSError: If the folder cannot be made or written to.
+        """
+        return alone_in(self.path)
 
     def begin(
         self,
@@ -113,10 +124,11 @@ class ScanFolder:
             InputError: If there is no such file, or it is none of a scan.
         """
         try:
+            size_of(self.about)
             about = json.loads(self.about.read_bytes())
         except FileNotFoundError:
             raise InputError(f"{self.path} must hold a scan, got no {self.about.name} in it.") from None
-        except (ValueError, RecursionError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             raise InputError(f"{self.about} must be JSON as `lossbuf scan` writes it, got {error}.") from error
         if not isinstance(about, dict) or about.get("kind") != _KIND:
             raise InputError(f"{self.about} must be of kind {_KIND}, got another.")
@@ -135,10 +147,16 @@ class ScanFolder:
             raise InputError(f"{self.path} holds a scan of other settings, {got}: `--overwrite` starts anew.")
 
     def write(self, result: Scan, source: Path) -> None:
-        """Write all results, each file whole; ``summary.json`` comes last."""
+        """Write all results, each file whole; ``summary.json`` comes last.
+
+        Raises:
+            InputError: If what :meth:`begin` wrote is gone.
+            OSError: If a file cannot be written.
+        """
         from lossbuf.report import save_page
         from lossbuf.scan.page import page_content
 
+        self.read_about()  # the folder may have been removed on the way
         issues = issues_table(result)
         write_csv(self.issues, issues)
         if importlib.util.find_spec("pyarrow") is not None:
@@ -164,10 +182,14 @@ def load_scan(path: str | os.PathLike[str]) -> Scan:
         source = Path(about["source"])
     except (TypeError, KeyError, ValueError) as error:
         raise InputError(f"{folder.about} must be as `lossbuf scan` writes it, got {error}.") from error
-    data = read_labelled(source, read)
+    try:
+        data = read_labelled(source, read)
+    except (InputError, FileNotFoundError) as error:
+        raise InputError(f"What {folder.path} was made of must be there as it was: {error}") from error
     if data.fingerprint() != about.get("fingerprint"):
-        raise InputError(f"{source} must be as it was when it was scanned, got other rows: scan it again.")
-    return scan(data, settings, checkpoint=folder.state)
+        raise InputError(f"{source} must be as it was when {folder.path} was written, got other rows: scan it again.")
+    with restoring(folder.path):
+        return scan(data, settings, checkpoint=folder.state)
 
 
 def issues_table(result: Scan) -> pd.DataFrame:

@@ -132,6 +132,36 @@ def test_parquet_is_read_as_csv_is(tmp_path):
     assert other.class_names == ("0.0", "1.0")  # a text stays as it is written
 
 
+def test_an_index_of_pandas_is_a_column(tmp_path):
+    """One with a name like any other; one without names the rows, where its values differ, else it is nothing."""
+    pytest.importorskip("pyarrow")
+    table = pd.DataFrame({"a": [1.0, 2, 3, 4], "label": [0, 1, 0, 1]})
+    indices = {
+        "named": (pd.Index([5, 5, 7, 7], name="b"), 2, ["0", "1", "2", "3"]),
+        "id": (pd.Index(list("wxyz"), name="id"), 1, list("wxyz")),
+        "unnamed": (pd.Index([7, 3, 9, 1]), 1, ["7", "3", "9", "1"]),
+        "unnamed, not unique": (pd.Index([7, 3, 7, 3]), 1, ["0", "1", "2", "3"]),
+        "two": (pd.MultiIndex.from_product([[0, 1], ["u", "v"]], names=["b", None]), 2, ["0", "1", "2", "3"]),
+        "usual": (pd.RangeIndex(4), 1, ["0", "1", "2", "3"]),
+    }
+    for kind, (index, features, ids) in indices.items():
+        path = tmp_path / f"{kind}.parquet"
+        table.set_index(index).to_parquet(path)
+        found = read_labelled(path)
+        assert (found.x.shape, list(found.ids)) == ((4, features), ids), kind
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_truth_values_with_gaps_are_features(tmp_path, suffix):
+    pytest.importorskip("pyarrow")
+    table = pd.DataFrame({"whole": [True, False] * 2, "gaps": [True, False, None, True], "label": [0, 1, 0, 1]})
+    path = tmp_path / f"t.{suffix}"
+    table.to_csv(path, index=False) if suffix == "csv" else table.to_parquet(path)
+    found = read_labelled(path)
+    assert found.x.tolist() == [[1, 1, 0], [0, 0, 0], [1, 1, 1], [0, 1, 0]]  # the median, and a column for the gap
+    assert not any("no features" in note for note in found.notes)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -1,0 +1,1 @@
+"""What is kept when something goes wrong: kills, full disks, hostile files, other writers, other labels."""
