@@ -279,11 +279,10 @@ class LossBufferCallback(Watching):
 
     def _verdict(self, training: bool = False) -> Verdict:
         self._digest(self.stage.alone(self.sample_weights.device))
-        labels, posterior = self.dynamics.labels, self.posterior
+        posterior = self.posterior
         if posterior is None:
-            return by_statistic(self.dynamics.ranking(self.rank_by), labels, self.cut)
-        tie_break = self.dynamics.ranking("label_loss").label_loss
-        return by_posterior(tie_break, labels, posterior, self.cut, training=training, planted=self.planted)
+            return by_statistic(self.dynamics.ranking(self.rank_by), self.dynamics.labels, self.cut)
+        return by_posterior(self.dynamics, posterior, self.cut, training=training, planted=self.planted)
 
     def verdict(self) -> Verdict:
         """Suspicion, cut, likely classes and transition matrix, as they are now.

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossbuf import checks
-from lossbuf.dynamics import SUSPICIONS, Ranking, SampleStatistics
+from lossbuf.consensus import BESIDE_POSTERIOR, INSTEAD_OF_POSTERIOR, in_order_of, mean_place
+from lossbuf.dynamics import SUSPICIONS, Ranking, SampleDynamics, SampleStatistics
 from lossbuf.planted import PlantedCheck, PlantedLabels
 from lossbuf.planted import noise_rate as rate_by_planting
 from lossbuf.posterior import LabelPosterior
 from lossbuf.scores import suspicion_order
 from lossbuf.thresholds import Cut, CutRule, KnownRate, MaxF1, MaxFDR, Mixture, with_floor
+from lossbuf.transition import is_even
 
 RANKINGS = ("posterior", *SUSPICIONS)
 """What rows can be ranked by."""
@@ -108,8 +110,7 @@ def by_statistic(ranking: Ranking, labels: Tensor, rule: CutRule | None) -> Verd
 
 
 def by_posterior(
-    tie_break: NDArray[np.float32],
-    labels: Tensor,
+    dynamics: SampleDynamics,
     posterior: LabelPosterior,
     rule: CutRule | None,
     *,
@@ -119,9 +120,8 @@ def by_posterior(
     """The verdict by the posterior; waits for the device.
 
     Args:
-        tie_break: Mean label loss, shape ``(n_samples,)``.
-        labels: Given labels, shape ``(n_samples,)``.
-        posterior: What was recorded.
+        dynamics: Statistics and given labels.
+        posterior: What was recorded of the same rows.
         rule: Where to cut; ``None`` is :class:`~lossbuf.thresholds.MaxF1` where suspects were dropped while training.
             Else as many rows are cut off as the estimated noise rate says are wrong, since outputs that labels taught
             make these look right.
@@ -129,6 +129,7 @@ def by_posterior(
             doubt where these are few. A rule then waits, unless it is another than a bound on the false-discovery rate.
         planted: Labels planted to see how many are found.
     """
+    labels = dynamics.labels
     reading = posterior.read(labels if planted is None else planted.all_labels(labels), refine=not training)
     suspicion = reading.log_odds.cpu().numpy()
     likely, matrix, hidden = (part.cpu().numpy() for part in (reading.likely, reading.transition, reading.hidden))
@@ -145,6 +146,8 @@ def by_posterior(
         first, second, rate = (planted.rate_without(value) for value in (first, second, rate))
         estimates = [first, second]
         by_planting = rate_by_planting(np.delete(suspicion, rows), of_planted)
+    even = not training and not len(rows) and is_even(reading.transition)
+    tie_break, suspicion = _ordered(dynamics, suspicion, even, posterior.dropping)
     if by_odds:
         rate = share_above(suspicion, 0.0)
     if np.isfinite(by_planting):
@@ -157,6 +160,8 @@ def by_posterior(
         cut = with_floor(cut, suspicion, labels.cpu().numpy(), CLASS_FLOOR)
     else:
         cut = rule(suspicion, tie_break)
+    # Where no row is suspect a label that is more likely wrong than right would be one all the same.
+    found_from = min(cut.threshold, 0.0) if by_odds and rule is None else cut.threshold
     low, high = min(*estimates, rate) - 1.96 * error, max(*estimates, rate) + 1.96 * error
     return Verdict(
         suspicion,
@@ -168,8 +173,23 @@ def by_posterior(
         noise_rate_interval=(max(low, 0.0), min(high, 1.0)),
         hidden=np.flatnonzero(hidden),
         bounded=isinstance(rule, MaxFDR) and not training,
-        planted=PlantedCheck.of(rows, of_planted, cut.threshold) if len(rows) else None,
+        planted=PlantedCheck.of(rows, of_planted, found_from) if len(rows) else None,
     )
+
+
+def _ordered(
+    dynamics: SampleDynamics, suspicion: NDArray[np.float32], even: bool, dropping: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean label losses, and the suspicions in the order of several rankings where the noise is even.
+
+    There all classes are alike to Bayes' rule, which then only knows of outputs what other statistics know as well.
+    """
+    beside = (BESIDE_POSTERIOR if dropping else INSTEAD_OF_POSTERIOR) if even else ()
+    tie_break, *statistics = dynamics.suspicions(("label_loss", *beside))
+    if not even:
+        return tie_break, suspicion
+    own = [suspicion] * 2 if dropping else []  # it counts as much as the others together
+    return tie_break, in_order_of(suspicion, mean_place([*own, *statistics]), tie_break)
 
 
 def share_above(log_odds: NDArray[np.float32], threshold: float) -> float:

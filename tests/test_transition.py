@@ -144,3 +144,21 @@ def test_clean_labels_of_few_rows_are_not_held_to_be_wrong(num_classes, rows, de
     outputs = torch.nn.functional.one_hot(labels, num_classes).float()
     found = transition.from_anchors(outputs, labels)
     assert transition.noise_rate(found.matrix, labels) < 0.03
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.4, 0.8])
+@pytest.mark.parametrize("num_classes", [3, 10])
+def test_symmetric_noise_is_even_and_no_other(rate, num_classes, device):
+    assert transition.is_even(torch.from_numpy(noise.symmetric(num_classes, rate)).to(device))
+    for matrix in (noise.class_dependent(num_classes, rate, {0: 1}), noise.pair_flip(num_classes, rate)):
+        assert not transition.is_even(torch.from_numpy(matrix).to(device))
+
+
+def test_no_noise_is_not_even():
+    assert not transition.is_even(torch.eye(4, dtype=torch.float64))
+    assert not transition.is_even(torch.ones(1, 1, dtype=torch.float64))
+
+
+def test_two_classes_are_never_even():
+    """A rate a row is all there is, and rates of .1 and .4 are alike by any bound that rates of .2 and .2 pass."""
+    assert not transition.is_even(torch.from_numpy(noise.symmetric(2, 0.2)))
