@@ -3,6 +3,7 @@
     python -m benchmarks.grid --dataset digits --seeds 10
     python -m benchmarks.grid --jobs 2
     python -m benchmarks.grid --full --device cuda          (a GPU: all rows, ResNet-9, crops and mirror images)
+    python -m benchmarks.grid --renew --out FOLDER          (after a change of ours: the peers' values stay)
 
 Protocol. A cell is a data set, a kind and a rate of noise, and a seed; it is one JSON file, and a cell that is done is
 skipped. Every method trains the same network (ConvNet, width 16) with the same settings from the same seed:
@@ -154,10 +155,8 @@ class Cell:
 
     def compute(self) -> dict[str, Any]:
         """Values of all methods."""
-        methods: dict[str, dict[str, Any]] = {}
-        plain, plain_seconds = _timed(lambda: self.fit(self.data.x, self.labels, self.data.num_classes, None))
-        (ours, details), seconds = _timed(self._ours)
-        methods["ours"] = {**self._measured(ours), "seconds": seconds}
+        own = self.own()
+        methods = own["methods"]
         statistics, seconds = _timed(self._watch)
         for name, found in watching.find(statistics).items():
             methods[name] = {**self._measured(found), "seconds": seconds}
@@ -166,17 +165,26 @@ class Cell:
             methods[name] = {**self._measured(found), "seconds": seconds}
         clean = torch.from_numpy(np.flatnonzero(~self.noisy.noise_mask))
         oracle = self.fit(self.data.x[clean], self.labels[clean], self.data.num_classes, None)
+        own["test_accuracy"]["oracle"] = self.accuracy(oracle)
+        return own
+
+    def own(self) -> dict[str, Any]:
+        """Values of ours, and of the plain training whose time it is held against."""
+        plain, plain_seconds = _timed(lambda: self.fit(self.data.x, self.labels, self.data.num_classes, None))
+        (ours, details), seconds = _timed(self._ours)
         return {
             "true_noise_rate": float(self.noisy.noise_mask.mean()),
-            "methods": methods,
-            "test_accuracy": {
-                "all rows": self.accuracy(plain),
-                "ours": details.pop("test_accuracy"),
-                "oracle": self.accuracy(oracle),
-            },
+            "methods": {"ours": {**self._measured(ours), "seconds": seconds}},
+            "test_accuracy": {"all rows": self.accuracy(plain), "ours": details.pop("test_accuracy")},
             "plain_seconds": plain_seconds,
             **details,
         }
+
+    def renewed(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Values of a cell that is done, with those of :meth:`own` computed anew."""
+        own = self.own()
+        parts = {name: {**values[name], **own[name]} for name in ("methods", "test_accuracy")}
+        return {**values, **own, **parts}
 
     def _ours(self) -> tuple[Found, dict[str, Any]]:
         callback = LossBufferCallback(
@@ -221,13 +229,23 @@ def _timed(compute: Callable[[], Any]) -> tuple[Any, float]:
     return value, time.perf_counter() - start
 
 
-def run_cell(settings: Settings, folder: Path, device: str | None, data_dir: Path | None, threads: int | None) -> None:
-    """Compute a cell, where it is not done yet."""
+def run_cell(
+    settings: Settings,
+    folder: Path,
+    device: str | None,
+    data_dir: Path | None,
+    threads: int | None,
+    renew: bool = False,
+) -> None:
+    """Compute a cell, where it is not done yet; or, to renew it, ours alone where it is."""
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = datasets.load(settings.dataset, data_dir, settings.subset)
     path = folder / settings.dataset / f"{settings.name}.json"
-    results.cell(path, asdict(settings), lambda: Cell(loaded, settings, device).compute())
+    if renew:
+        results.renew(path, asdict(settings), lambda values: Cell(loaded, settings, device).renewed(values))
+    else:
+        results.cell(path, asdict(settings), lambda: Cell(loaded, settings, device).compute())
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -243,6 +261,7 @@ def main(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Rows a step; 128, or 512 with --full.")] = None,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate; 0.05, or 0.2 with --full.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Cells at a time; with one thread each if several.")] = 1,
+    renew: Annotated[bool, typer.Option(help="Compute ours anew in cells that are done, and no others.")] = False,
     device: Annotated[str | None, typer.Option(help="Where to train, by default a GPU if there is one.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data; by default LOSSBUF_DATA.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/grid"),
@@ -261,7 +280,7 @@ def main(
             datasets.load(name, data_dir, None if full else PRESETS[name].subset)
     threads = 1 if jobs > 1 else None
     Parallel(n_jobs=jobs, verbose=1 if Console().is_terminal else 0)(
-        delayed(run_cell)(settings, out, device, data_dir, threads) for settings in todo
+        delayed(run_cell)(settings, out, device, data_dir, threads, renew) for settings in todo
     )
     grid_report.show(out)
 

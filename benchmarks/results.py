@@ -64,6 +64,13 @@ def cell(path: Path, settings: dict[str, Any], compute: Callable[[], dict[str, A
     return _plain(values)
 
 
+def renew(path: Path, settings: dict[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change the values of a cell that is done with these settings; another is left as it is."""
+    done = read_json(path)
+    if done is not None and done.get("settings") == _plain(settings):
+        write_json(path, {"settings": settings, "environment": environment(), "values": change(done["values"])})
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}

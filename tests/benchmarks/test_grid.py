@@ -75,6 +75,25 @@ def test_a_done_cell_is_skipped_and_others_are_not(folder, monkeypatch):
     assert written["values"] == {"epochs": 7}
 
 
+def test_a_renewed_cell_has_ours_anew_and_the_peers_as_they_were(folder, values, tmp_path):
+    path = tmp_path / "digits" / "digits-pair-flip-0.2-seed100.json"
+    path.parent.mkdir()
+    stale = {**values, "methods": {**values["methods"], "ours": {"auroc": 0.5}, "gmm": {"auroc": 0.3}}}
+    path.write_text(json.dumps({"settings": vars(SETTINGS), "values": stale}))
+    grid.run_cell(SETTINGS, tmp_path, "cpu", None, None, renew=True)
+    found = json.loads(path.read_text())["values"]
+    assert found["methods"]["gmm"] == {"auroc": 0.3}
+    for name in ("auroc", "fnr_at_rate", "f1", "noise_rate"):
+        assert found["methods"]["ours"][name] == values["methods"]["ours"][name]
+    for name in ("test_accuracy", "transition_error", "suggestion_right", "true_noise_rate"):
+        assert found[name] == values[name]
+
+
+def test_cells_that_are_not_done_are_not_renewed(tmp_path):
+    grid.run_cell(SETTINGS, tmp_path, "cpu", None, None, renew=True)
+    assert not list(tmp_path.rglob("*.json"))
+
+
 def test_in_full_the_network_is_a_resnet_and_images_are_augmented(monkeypatch):
     settings = grid.Settings(**{**vars(SETTINGS), "network": "resnet9", "augment": True, "width": 4, "epochs": 1})
     cell = grid.Cell(grid.datasets.load("digits", None, 200), settings, "cpu")
