@@ -44,7 +44,7 @@ def coreset(
     path: Data,
     out: Annotated[Path, typer.Option(help="Folder for coreset.csv and coreset.npz.")],
     method: Annotated[str, typer.Option(help=f"One of {', '.join(CORESETS)}.")] = "herding",
-    ipc: Annotated[int | None, typer.Option(min=1, help="Rows a class. [default: 10]")] = None,
+    ipc: Annotated[int | None, typer.Option(min=1, help="Rows a class (default: 10).")] = None,
     size: Annotated[float | None, typer.Option(help="Rows in all, or a share of them below 1, by class.")] = None,
     label: Label = None,
     image: ImageColumn = None,
@@ -76,8 +76,8 @@ def condense(
     out: Annotated[Path, typer.Option(help="Folder for condensed.npz and condensed.png.")],
     method: Annotated[str, typer.Option(help=f"One of {', '.join(CONDENSERS)}.")] = "dm",
     ipc: Annotated[int, typer.Option(min=1, help="Images a class.")] = 10,
-    iterations: Annotated[int | None, typer.Option(min=1, help="[default: dm 2000, dsa and dc 200]")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate of the images. [default: the published]")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Steps (default: dm 2000, dsa and dc 200).")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of the images (default: the published).")] = None,
     soft_labels: Annotated[bool, typer.Option("--soft-labels", help="Label the images by a network of all.")] = False,
     label: Label = None,
     image: ImageColumn = None,
@@ -210,7 +210,7 @@ def _files(out: Path, names: tuple[str, ...], overwrite: bool, resume: bool = Fa
     if there and overwrite:
         for file in there:
             file.unlink()
-    elif there and not resume:
+    elif there and not (resume and files[-1] in there):  # a finished run has no checkpoint to go on from
         mend = ", `--resume` goes on" if len(names) > 2 and there == [files[2]] and names[2].endswith(".pt") else ""
         raise InputError(f"{out} holds {there[0].name} already: `--overwrite` replaces it{mend}.")
     return files

@@ -45,9 +45,9 @@ class LossBufferCallback(Watching):
     block's size depends on the number of classes and the largest batch alone, so results do not depend on timing. No
     step waits for the GPU.
 
-    What is bad is left out and told: logits or losses that are NaN or infinite are counted, labels or rows out of
-    range raise at once on a CPU and are counted on a GPU, and :meth:`end_epoch` warns with the counts. A row that
-    comes twice in an epoch counts once.
+    What is bad is left out and told: logits or losses that are NaN, infinite or beyond 1e30 are counted, labels or rows
+    out of range raise at once on a CPU and are counted on a GPU, and :meth:`end_epoch` warns with the counts. A row
+    that comes twice in an epoch counts once.
 
     Under ``torch.distributed`` every rank holds the same state, that of one process on the same global batches (the
     ranks' batches one after the other). All ranks must make the same number of steps with batches of the same size;
@@ -224,7 +224,7 @@ class LossBufferCallback(Watching):
     def _digest(self, blocks: list[Block]) -> None:
         for losses, labels, rows, log_probs in blocks:
             known_labels, known_rows = labels.clamp(0, self.num_classes - 1), rows.clamp(0, self.n_samples - 1)
-            finite = (losses.label_loss - losses.margin).abs_() < float("inf")
+            finite = losses.usable
             label_known, row_known = known_labels == labels, known_rows == rows
             fresh = self.dynamics.claim(known_rows, finite & label_known & row_known)
             given = self.dynamics.labels.index_select(0, known_rows)
@@ -295,7 +295,8 @@ class LossBufferCallback(Watching):
 
     def _told_verdict(self) -> Verdict:
         verdict = self._verdict()
-        found = doubts.of_verdict(verdict) + doubts.of_epochs(self.dynamics.rows_in_epoch, self.n_samples)
+        found = doubts.of_nothing_seen(verdict) or doubts.of_verdict(verdict, self.noise_rate)
+        found += doubts.of_epochs(self.dynamics.rows_in_epoch, self.n_samples)
         if self.mode != "watch" and self.epoch and not self.weighted:
             found += doubts.of_nothing_dropped(self.epoch, self.warmup, self.posterior)
         for doubt in found:

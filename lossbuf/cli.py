@@ -33,16 +33,16 @@ app = typer.Typer(
 console = Console(stderr=True, highlight=False)
 
 Source = Annotated[Path, typer.Argument(help="Image folder (a subfolder a class), .csv, .tsv, .parquet or .npz.")]
-Label = Annotated[str | None, typer.Option(help="Column, or array, of labels. [default: a usual name]")]
+Label = Annotated[str | None, typer.Option(help="Column, or array, of labels (default: a usual name).")]
 ImageColumn = Annotated[
-    str | None, typer.Option("--image", help="Column of image paths, or none. [default: a usual name]")
+    str | None, typer.Option("--image", help="Column of image paths, or none (default: a usual name).")
 ]
 RowId = Annotated[str | None, typer.Option("--id", help="Column, or array, of row names.")]
 Size = Annotated[
-    int | None, typer.Option("--image-size", min=4, help="Pixels that images are brought to. [default: at most 64]")
+    int | None, typer.Option("--image-size", min=4, help="Pixels that images are brought to (default: at most 64).")
 ]
 Links = Annotated[bool, typer.Option("--follow-links", help="Read what links out of the folder lead to.")]
-Device = Annotated[str | None, typer.Option(help="Where to train. [default: the GPU where there is one]")]
+Device = Annotated[str | None, typer.Option(help="Where to train (default: the GPU where there is one).")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote.")]
 
@@ -93,8 +93,19 @@ def read_told(source: Path, settings: ReadSettings) -> LabelledData:
     return data
 
 
+def _print_version(asked: bool) -> bool:
+    if asked:
+        typer.echo(lossbuf.__version__)
+        raise typer.Exit
+    return asked
+
+
 @app.callback()
-def about() -> None:
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Find wrong labels in one training, look at them, correct them; shrink what is left to a small set."""
 
 
@@ -119,7 +130,7 @@ def scan(
     lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 0.05,
     augment: Annotated[bool, typer.Option(help="Shift images at random.")] = True,
     noise_rate: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share of wrong labels, if known. [default: estimated]")
+        float | None, typer.Option(min=0, max=1, help="Share of wrong labels, if known (default: estimated).")
     ] = None,
     max_fdr: Annotated[
         float | None, typer.Option(min=0, max=1, help="Largest share of right labels among the suspects.")
@@ -177,10 +188,12 @@ def _tell(result: Scan, out: Path) -> None:
         console.print(table)
     tell(f"Open {out / 'report.html'} to look through them.")
     low, high = verdict.noise_rate_interval or (verdict.noise_rate, verdict.noise_rate)
-    suspects = int(result.suspect_mask.sum())
-    typer.echo(
-        f"{suspects} suspects of {len(data)} rows; noise rate {verdict.noise_rate:.3f} ({low:.3f} to {high:.3f}); {out}"
-    )
+    suspects, doubts = int(result.suspect_mask.sum()), len(result.doubts)
+    rate = f"noise rate {verdict.noise_rate:.3f} ({low:.3f} to {high:.3f})"
+    if result.settings.noise_rate is not None:
+        rate = f"noise rate {verdict.noise_rate:.3f} as given ({low:.3f} to {high:.3f} estimated)"
+    told = "" if not doubts else "1 doubt above; " if doubts == 1 else f"{doubts} doubts above; "
+    typer.echo(f"{suspects} suspects of {len(data)} rows; {rate}; {told}{out}")
 
 
 @app.command()

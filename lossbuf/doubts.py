@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from lossbuf.posterior import LabelPosterior
 from lossbuf.verdict import Verdict
 
@@ -12,8 +14,8 @@ LEAST_FOUND = 0.6
 """Share of the planted labels found under which it is told."""
 
 
-def of_verdict(verdict: Verdict) -> list[str]:
-    """Classes with most labels wrong, and estimates that disagree."""
+def of_verdict(verdict: Verdict, given: float | None = None) -> list[str]:
+    """Classes with most labels wrong, and estimates that disagree, with each other or with the rate that was given."""
     found = []
     if len(verdict.hidden):
         found.append(
@@ -25,7 +27,13 @@ def of_verdict(verdict: Verdict) -> list[str]:
         low, high = verdict.noise_rate_interval
         least, most = min(verdict.noise_rates), max(verdict.noise_rates)
         by_chance = max(high - most, least - low)  # one of them may be cut off at 0 or 1
-        if abs(first - second) > DISAGREEMENT + by_chance:
+        if given is not None:
+            if not low - DISAGREEMENT <= given <= high + DISAGREEMENT:
+                found.append(
+                    f"The noise rate given, {given:.2f}, is far from what is estimated, {low:.2f} to {high:.2f}. Is it "
+                    "the share of wrong labels, in [0, 1]? Leave `noise_rate` out to go by the estimate."
+                )
+        elif abs(first - second) > DISAGREEMENT + by_chance:
             found.append(
                 f"The two estimates of the noise rate disagree: {first:.2f} by the most confident rows, {second:.2f} "
                 "by all. Give `noise_rate` if you know it, or `max_fdr`; or train longer, or with a shorter `warmup`."
@@ -49,6 +57,13 @@ def of_epochs(rows_in_epoch: int, n_samples: int) -> list[str]:
     ]
 
 
+def of_nothing_seen(verdict: Verdict) -> list[str]:
+    """No step that told of a sample."""
+    if not np.isnan(verdict.tie_break).all():
+        return []
+    return ["No sample was seen yet, so nothing is known: call `loss` or `update` in every step."]
+
+
 def of_nothing_dropped(epoch: int, warmup: int, posterior: LabelPosterior | None) -> list[str]:
     """Training that was to drop suspects and has not.
 
@@ -68,7 +83,7 @@ def of_nothing_dropped(epoch: int, warmup: int, posterior: LabelPosterior | None
 def of_rejected(epoch: int, counts: list[int]) -> list[str]:
     """Rows of an epoch with faults; counts in the order of the texts, of the first ones at least."""
     texts = (
-        "gave logits or losses that are NaN or infinite and were left out",
+        "gave logits or losses that are NaN, infinite or beyond 1e30 and were left out",
         "had a label out of range and were left out",
         "had a row number out of range and were left out",
         "came with another label than `labels` holds for their row: do `indices` number the rows of `labels`?",

@@ -6,13 +6,16 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
 from lossbuf import checks
 
 NARROW = 64
 """Below this many classes a reduction over the classes is faster with the samples side by side in memory."""
+
+LARGEST = 1e30
+"""Losses and margins from here on are left out like infinite ones: sums and scores of them would overflow."""
 
 
 class SampleLosses(NamedTuple):
@@ -29,6 +32,11 @@ class SampleLosses(NamedTuple):
     predicted_loss: Float[Tensor, " batch"]
     predicted: Int[Tensor, " batch"]
     margin: Float[Tensor, " batch"]
+
+    @property
+    def usable(self) -> Bool[Tensor, " batch"]:
+        """False where a loss or margin is NaN, infinite or at least :data:`LARGEST`."""
+        return (self.label_loss - self.margin).abs_() < LARGEST
 
 
 @torch.no_grad()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,11 +25,13 @@ class RowNames:
     """
 
     def __init__(self, ids: Sequence[Hashable] | None, n_samples: int) -> None:
-        self.ids = None if ids is None else ids.tolist() if isinstance(ids, Tensor | np.ndarray) else list(ids)
+        self.ids = None if ids is None else _names("ids", ids)
         if self.ids is not None and len(self.ids) != n_samples:
             raise ValueError(checks.problem("ids", f"must be {n_samples}, one a label", len(self.ids)))
         self._row_of: dict[Hashable, int] = {}
         for row, name in enumerate(self.ids or ()):
+            if not isinstance(name, Hashable):
+                raise ValueError(checks.problem("ids", "must be hashable, such as text or numbers", repr(name)))
             if self._row_of.setdefault(name, row) != row:
                 first = self._row_of[name]
                 raise ValueError(checks.problem("ids", "must be unique", f"{name!r} at rows {first} and {row}"))
@@ -41,12 +44,21 @@ class RowNames:
         """
         if self.ids is None:
             return (indices if isinstance(indices, Tensor) else _numbers(indices)).to(device, non_blocking=True)
-        names = indices.tolist() if isinstance(indices, Tensor | np.ndarray) else indices
-        try:
-            rows = [self._row_of[name] for name in names]
-        except KeyError as error:
-            raise ValueError(checks.problem("indices", "must be among `ids`", repr(error.args[0]))) from None
+        rows = []
+        for name in _names("indices", indices):
+            row = self._row_of.get(name) if isinstance(name, Hashable) else None
+            if row is None:
+                raise ValueError(checks.problem("indices", "must be among `ids`", repr(name)))
+            rows.append(row)
         return torch.tensor(rows, dtype=torch.int64).to(device, non_blocking=True)
+
+
+def _names(argument: str, given: Any) -> list[Any]:
+    if isinstance(given, Tensor | np.ndarray):
+        return given.tolist() if given.ndim else [given.item()]
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise ValueError(checks.problem(argument, "must be a sequence of names, one a row", repr(given)))
+    return list(given)
 
 
 def _numbers(indices: Sequence[Hashable]) -> Tensor:

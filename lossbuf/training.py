@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
 from lossbuf.files import load_tensors, restoring, save_tensors
+from lossbuf.thresholds import MaxFDR
 
 _KIND = "lossbuf.training"
 _STATE = ("of", "step", "network", "optimizer", "callback", "order_state", "in_epoch", "generator", "rng", "cuda_rng",
@@ -339,7 +340,8 @@ class _Run:
             "mix": _named(self.mix),
             "callback": _described(self.kept),
             "planted": None if callback is None or callback.planted is None else callback.planted.identity,
-            "cut": None if callback is None else _named(callback.cut),
+            # A bound on the false-discovery rate waits for the end of the training, and may change after it.
+            "cut": None if callback is None else _named(None if isinstance(callback.cut, MaxFDR) else callback.cut),
         }
 
 

@@ -176,7 +176,7 @@ def test_logits_that_are_not_finite(value, everywhere, device):
     for row in bad:
         logits[row, slice(None) if everywhere else LABELS[row]] = value
     _update(callback, logits, range(6))
-    with pytest.warns(LossBufferWarning, match="Epoch 2: 2 samples gave logits or losses that are NaN or inf") as told:
+    with pytest.warns(LossBufferWarning, match="Epoch 2: 2 samples gave logits or losses that are NaN, inf") as told:
         callback.end_epoch()
     assert len(told) == 1
     assert callback.rejected() == {"not_finite": 2, "label_out_of_range": 0, "unknown_row": 0, "other_label": 0}

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lossbuf import Cut, LossBufferCallback
+from lossbuf import Cut, LossBufferCallback, LossBufferWarning
 from lossbuf.dynamics import SUSPICIONS
 from tests.reference.callback import Callback as Reference
 from tests.reference.scores import suspicion_order
@@ -109,7 +109,8 @@ def test_only_empty_batches(device, generator):
     run.end_epoch()
     run.assert_match()
     assert run.fast.epoch == 1
-    assert run.fast.select().tolist() == list(range(N_SAMPLES))
+    with pytest.warns(LossBufferWarning, match="No sample was seen yet, so nothing is known"):
+        assert run.fast.select().tolist() == list(range(N_SAMPLES))
 
 
 def test_class_without_samples(device, generator):
@@ -367,6 +368,48 @@ def test_ids_of_any_kind(ids, given):
     callback.update(torch.zeros(2, 2), torch.tensor([0, 0]), given)
     assert callback.statistics().count.tolist() == [1, 0, 1]
     assert callback.report()["id"].tolist() == [ids[row] for row in callback.report().index]
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([[1], [2]], r"`ids` must be hashable, such as text or numbers, got \[1\]"),
+        ("ab", "`ids` must be a sequence of names, one a row, got 'ab'"),
+        (5, "`ids` must be a sequence of names"),
+    ],
+)
+def test_ids_that_are_none(ids, message):
+    with pytest.raises(ValueError, match=message):
+        LossBufferCallback([0, 1], ids=ids)
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+@pytest.mark.parametrize("given", [[["a"], ["b"]], None, 5, "ab", ["a", "c"]])
+def test_steps_with_other_ids_note_nothing(given):
+    callback = LossBufferCallback([0, 1], ids=["a", "b"])
+    with pytest.raises(ValueError, match="`indices` must be"):
+        callback.update(torch.zeros(2, 2), torch.tensor([0, 1]), given)
+    assert callback.statistics().count.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("rank_by", ["score2", "aum", "posterior"])
+def test_large_finite_logits_are_left_out_like_infinite_ones(rank_by, generator):
+    labels, rows = torch.arange(200) % 2, torch.arange(200)
+    callback = LossBufferCallback(labels, 2, rank_by=rank_by)
+    for epoch in range(3):
+        logits = torch.randn(200, 2, generator=generator) * 0.01
+        logits[rows, labels] += 9
+        if epoch == 0:
+            logits[0] = torch.tensor([-5e36, 5e36])
+        callback.update(logits, labels, rows)
+        if epoch == 0:
+            with pytest.warns(LossBufferWarning, match="Epoch 1: 1 samples gave logits or losses that are NaN, inf"):
+                callback.end_epoch()
+        else:
+            callback.end_epoch()
+    assert callback.rejected()["not_finite"] == 1
+    assert np.isfinite(callback.verdict().suspicion).all()
 
 
 def test_the_step_keeps_no_graph_and_no_reference(generator):

@@ -53,6 +53,29 @@ def test_a_scan_ends_with_one_line(scanned):
     assert "400 images of 10 classes" in result.stderr
 
 
+def test_a_given_rate_is_called_so_and_doubted(archive, tmp_path):
+    result = run("scan", archive, "--out", tmp_path / "out", "--noise-rate", "0.9", *FAST)
+    assert result.exit_code == 0
+    assert "noise rate 0.900 as given (0." in result.stdout
+    assert " doubt" in result.stdout
+    assert "The noise rate given, 0.90, is far from what is estimated" in " ".join(result.stderr.split())
+    assert "Leave `--noise-rate` out" in " ".join(result.stderr.split())
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "of the labels are wrong, as given" in page
+    assert "are estimated to be wrong" not in page
+
+
+def test_doubts_name_classes_and_options():
+    from lossbuf.scan.run import _of_command
+
+    text = "More than half of the labels of true class 0, 2 seem wrong. Give `noise_rate`, or use a longer `warmup`."
+    told = _of_command(text, ["cat", "dog", "eel"])
+    assert told == (
+        "More than half of the labels of true class 'cat', 'eel' seem wrong. Give `--noise-rate`, or train with more "
+        "`--epochs`."
+    )
+
+
 def test_wrong_labels_are_found(scanned):
     out, _ = scanned
     issues = read_csv(out / "issues.csv")
@@ -137,7 +160,7 @@ def test_what_is_skipped_is_told_and_listed(tmp_path):
 
 
 def test_the_version_is_told():
-    assert run("version").stdout.strip() == lossbuf.__version__
+    assert run("version").stdout.strip() == run("--version").stdout.strip() == lossbuf.__version__
     assert run("--help").exit_code == 0
 
 

@@ -202,7 +202,8 @@ def test_a_class_with_most_labels_wrong_is_told(generator):
 def test_other_rankings_keep_no_outputs():
     callback = LossBufferCallback([0, 1], rank_by="aum")
     assert callback.posterior is None
-    assert callback.verdict().transition is None
+    with pytest.warns(LossBufferWarning, match="No sample was seen yet"):
+        assert callback.verdict().transition is None
     assert "posterior.outputs.sums" not in callback.state_dict()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,6 +16,7 @@ from condensation.coresets.base import Chosen
 from condensation.features import logit_gradients
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
+from lossbuf.checks import LossBufferWarning
 from lossbuf.states import fingerprint
 
 _VERSION = 1
@@ -66,8 +68,8 @@ class Repicking:
 
     Differs from the papers:
         Gradients are those of the last epoch's steps and not of a pass after it, and batch norm sees all rows. Rows
-        that did not come in an epoch keep the gradient of the last one they came in. With :meth:`mix` they are those
-        of the mixed samples.
+        that did not come in an epoch, or were not finite, keep the gradient of the last one they came in. With
+        :meth:`mix` they are those of the mixed samples.
     """
 
     def __init__(
@@ -82,13 +84,18 @@ class Repicking:
         last_layer: nn.Linear | None = None,
         cleaning: LossBufferCallback | None = None,
     ) -> None:
+        if num_classes is not None:
+            checks.positive_int("num_classes", num_classes)
         self.labels = checks.class_labels("labels", labels, num_classes)
         sizes = torch.bincount(self.labels, minlength=num_classes or 0).tolist()
         if checks.rate("share", share) == 0:
             raise ValueError(checks.problem("share", "must lie in (0, 1]", share))
-        if cleaning is not None and cleaning.n_samples != len(self.labels):
-            rule = f"must be of {len(self.labels)} rows, as labels are"
-            raise ValueError(checks.problem("cleaning", rule, cleaning.n_samples))
+        if not callable(pick):
+            raise ValueError(checks.problem("pick", "must be a function that chooses rows", repr(pick)))
+        if cleaning is not None and (cleaning.n_samples, cleaning.num_classes) != (len(self.labels), len(sizes)):
+            rule = f"must be of {len(self.labels)} rows and {len(sizes)} classes, as labels are"
+            got = f"{cleaning.n_samples} and {cleaning.num_classes}"
+            raise ValueError(checks.problem("cleaning", rule, got))
         self.counts = [max(1, math.floor(share * size + 0.5)) for size in sizes]
         self.pick, self.last_layer, self.cleaning = pick, last_layer, cleaning
         self.start, self.every = checks.positive_int("start", start), checks.positive_int("every", every)
@@ -97,6 +104,7 @@ class Repicking:
         self.sample_weights = torch.ones(len(self.labels))
         self.gradients = torch.zeros(len(self.labels), len(sizes))
         self.seen = torch.zeros(len(self.labels), dtype=torch.bool)
+        self.not_finite = torch.zeros((), dtype=torch.int64)
 
     def loss(
         self,
@@ -111,8 +119,9 @@ class Repicking:
         checks.batch_logits("logits", logits, len(self.counts))
         device = logits.device
         if self.gradients.device != device:
-            self.gradients, self.seen, self.sample_weights, self.labels = (
-                part.to(device) for part in (self.gradients, self.seen, self.sample_weights, self.labels)
+            self.gradients, self.seen, self.sample_weights, self.labels, self.not_finite = (
+                part.to(device)
+                for part in (self.gradients, self.seen, self.sample_weights, self.labels, self.not_finite)
             )
         checks.batch_vector("labels", labels, logits)
         checks.batch_vector("indices", indices, logits)
@@ -120,21 +129,34 @@ class Repicking:
         if device.type == "cpu":
             checks.in_range("indices", rows, len(self.labels))
             checks.in_range("labels", given, len(self.counts))
-        self.gradients.index_copy_(0, rows, logit_gradients(logits.detach().float(), given))
-        self.seen.index_fill_(0, rows, True)
         weights = self.sample_weights[rows]
         if self.cleaning is not None:
             weights = weights * self.cleaning.update(logits, labels, indices)
+        gradients = logit_gradients(logits.detach().float(), given)
+        usable = gradients.isfinite().all(1, keepdim=True)
+        # A row that is not finite keeps the gradient that it had, and is not among those to choose from without one.
+        self.gradients.index_copy_(0, rows, torch.where(usable, gradients, self.gradients[rows]))
+        self.seen.index_copy_(0, rows, self.seen[rows] | usable.squeeze(1))
+        self.not_finite += (~usable).sum()
         losses = F.cross_entropy(logits, given, reduction="none")
         # A row that does not count stays out even where its loss is infinite.
         weighted = torch.where(weights > 0, losses * weights, 0.0).sum()
         return weighted / (weights > 0).sum().clamp(min=1)
 
     def end_epoch(self) -> None:
-        """Choose, where it is time to."""
+        """Choose, where it is time to.
+
+        Warns:
+            LossBufferWarning: If rows of this epoch were not finite; they keep the gradient that they had before.
+        """
         self.epoch += 1
         if self.cleaning is not None:
             self.cleaning.end_epoch()
+        left_out = int(self.not_finite)
+        self.not_finite.zero_()
+        if left_out:
+            text = f"Epoch {self.epoch}: the gradients of {left_out} samples are NaN or infinite and were left out."
+            warnings.warn(text, LossBufferWarning, stacklevel=2)
         if self.epoch >= self.start and (self.epoch - self.start) % self.every == 0:
             self._choose()
 
@@ -150,6 +172,7 @@ class Repicking:
             "sample_weights": self.sample_weights,
             "gradients": self.gradients,
             "seen": self.seen,
+            "not_finite": self.not_finite,
             "cleaning": None if self.cleaning is None else dict(self.cleaning.state_dict()),
         }
 
@@ -167,19 +190,21 @@ class Repicking:
             if not isinstance(of, Mapping) or of.get(name) != value:
                 found = of.get(name) if isinstance(of, Mapping) else of
                 raise ValueError(checks.problem("state_dict", f"must have {name} {value}", found))
-        tensors = ("sample_weights", "gradients", "seen")
+        tensors = ("sample_weights", "gradients", "seen", "not_finite")
         for name in tensors:
             given, now = state_dict[name], mine[name]
             if not isinstance(given, Tensor) or (given.shape, given.dtype) != (now.shape, now.dtype):
                 raise ValueError(
                     checks.problem("state_dict", f"must hold {name} as it was saved", type(given).__name__)
                 )
+        if not all(bool(state_dict[name].isfinite().all()) for name in ("sample_weights", "gradients")):
+            raise ValueError(checks.problem("state_dict", "must hold finite weights and gradients", "others"))
         chosen = self._restored(state_dict["chosen"])
         epoch = checks.non_negative_int("epoch", state_dict["epoch"])
         if self.cleaning is not None:
             self.cleaning.load_state_dict(state_dict["cleaning"])
         self.epoch, self.chosen = epoch, chosen
-        self.sample_weights, self.gradients, self.seen = (
+        self.sample_weights, self.gradients, self.seen, self.not_finite = (
             state_dict[name].detach().to(mine[name].device, copy=True) for name in tensors
         )
 
@@ -221,6 +246,8 @@ class Repicking:
         if self.last_layer is not None:
             gradients = gradients @ self.last_layer.weight.detach().to(gradients)
         found = self.pick(gradients, self.labels[rows], self.counts)
+        if not isinstance(found, Chosen):
+            raise ValueError(checks.problem("pick", "must give a Chosen, rows and weights", repr(found)))
         indices = rows[found.indices.to(rows.device)]
         weights = torch.ones(len(indices)) if found.weights is None else found.weights
         weights = weights.to(rows.device, torch.float32)

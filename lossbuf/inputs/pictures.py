@@ -82,7 +82,8 @@ def read_pictures(sources: Sequence[Path | bytes], *, size: int | None = None, w
         What could be read. A first frame stands for an animation; transparent parts turn white; pictures of more than a
         byte a channel run from black to the brightest value in any of them.
     """
-    with ThreadPoolExecutor(workers) as pool:
+    # Of damaged metadata, which does no harm. Not in the threads: filters belong to the process.
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(workers) as pool:
         heads = list(_watched(pool.map(_head, sources), len(sources), "sizes of images"))
         known = [head for head in heads if isinstance(head, Head)]
         height, width, note = _target([(head.height, head.width) for head in known], size)
@@ -142,9 +143,7 @@ def _opened(source: Path | bytes) -> Image.Image:
 def _guarded(routine: Any, source: Path | bytes) -> Any:
     """What the routine gives, or in words why it does not; a damaged file may raise almost anything."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged metadata, which does no harm
-            return routine(source)
+        return routine(source)
     except FileNotFoundError:
         return "no such file"
     except PermissionError:

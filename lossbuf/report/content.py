@@ -29,7 +29,7 @@ class PageContent:
             ``given_label``, ``suggested_label`` and ``predicted_label`` (integers; a suspect whose suggested label is
             the given one has no suggestion), ``is_suspect``, ``suspicion`` (higher is worse, NaN for rows never seen),
             ``label_loss`` (nats) and, where it is known, ``wrong_probability``. Others are passed over.
-        noise_rate: Estimated share of wrong labels.
+        noise_rate: Share of wrong labels, estimated or given.
         noise_rate_interval: Lowest and highest estimate.
         threshold: Cut on ``suspicion``; infinite where nothing is cut off.
         transition: P(given | true), shape ``(num_classes, num_classes)``, rows sum to 1.
@@ -38,6 +38,7 @@ class PageContent:
         skipped: What could not be read: id and reason.
         doubts: Warnings, shown on top.
         max_suspects: The gallery holds the worst so many, and says how many it leaves out.
+        noise_rate_given: The rate was given, and not estimated.
 
     Raises:
         ValueError: If a column is missing, a label out of range, or something else has no meaning.
@@ -55,6 +56,7 @@ class PageContent:
     skipped: Sequence[tuple[str, str]]
     doubts: Sequence[str]
     max_suspects: int = 10_000
+    noise_rate_given: bool = False
 
     def __post_init__(self) -> None:
         checks.rate("noise_rate", self.noise_rate)

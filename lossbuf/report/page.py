@@ -85,6 +85,7 @@ def _context(content: PageContent) -> dict[str, Any]:
         "data": Markup(payload(content)),
         "noise_rate": content.noise_rate,
         "interval": content.noise_rate_interval,
+        "given": content.noise_rate_given,
         "n_rows": len(table),
         "n_suspects": int(suspects.sum()),
         "n_shown": min(int(suspects.sum()), content.max_suspects),

@@ -27,6 +27,8 @@ MOST_CLASSES = 100
 """With more classes ``summary.json`` leaves the transition matrix out, which ``load_scan`` still has."""
 
 _KIND = "lossbuf.scan"
+_CUTS = ("top", "max_fdr")
+"""Settings that a finished training may be read with anew."""
 
 
 class ScanFolder:
@@ -141,7 +143,7 @@ class ScanFolder:
             )
         was = earlier.get("settings")
         was = was if isinstance(was, dict) else {}
-        other = [name for name, value in now["settings"].items() if name != "top" and was.get(name) != value]
+        other = [name for name, value in now["settings"].items() if name not in _CUTS and was.get(name) != value]
         if other:
             got = ", ".join(f"{name} {was.get(name)!r} and now {now['settings'][name]!r}" for name in other)
             raise InputError(f"{self.path} holds a scan of other settings, {got}: `--overwrite` starts anew.")

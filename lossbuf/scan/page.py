@@ -35,6 +35,7 @@ def page_content(result: Scan, source: Path) -> PageContent:
         table=result.table,
         noise_rate=verdict.noise_rate,
         noise_rate_interval=verdict.noise_rate_interval,
+        noise_rate_given=result.settings.noise_rate is not None,
         threshold=verdict.cut.threshold,
         transition=verdict.transition,
         thumbnail=(lambda row: thumbnail(data.picture(row))) if data.has_images else None,
@@ -59,4 +60,6 @@ def _cut(result: Scan) -> str:
         return f"as many rows as keep the expected share of false alarms below {settings.max_fdr:.1%}"
     if settings.top is not None:
         return f"the {settings.top:,} worst rows, as given"
+    if result.callback.posterior is not None and result.callback.posterior.dropping:
+        return "where the expected F1 is highest"
     return "as many rows as labels are estimated to be wrong"

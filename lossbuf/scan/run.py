@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
@@ -33,6 +34,15 @@ if TYPE_CHECKING:
     from lossbuf.selectors import LossBufferSelector
 
 Shape = tuple[int, ...]
+
+_OPTIONS = {
+    "Train longer, or with a shorter `warmup`": "Train with more `--epochs`",
+    "or train longer, or with a shorter `warmup`": "or train with more `--epochs`",
+    "use a longer `warmup`": "train with more `--epochs`",
+    "`noise_rate`": "`--noise-rate`",
+    "`max_fdr`": "`--max-fdr`",
+}
+"""Of the settings that warnings name."""
 
 
 def _mlp(shape: Shape, num_classes: int) -> nn.Module:
@@ -238,7 +248,7 @@ def scan(
         callback=callback,
         network=network,
         verdict=verdict,
-        doubts=_told(told),
+        doubts=_told(told, data.class_names),
         seconds=time.perf_counter() - started,
     )
 
@@ -254,16 +264,28 @@ def _worst(verdict: Verdict, top: int) -> Verdict:
     mask = np.zeros(len(verdict.suspicion), dtype=bool)
     mask[chosen] = True
     threshold = float(verdict.suspicion[chosen].min()) if len(chosen) else float("inf")
-    # Bounded: a row among the worst may still be more likely right than wrong.
-    return replace(verdict, cut=verdict.cut._replace(suspect_mask=mask, threshold=threshold), bounded=True)
+    return replace(verdict, cut=verdict.cut._replace(suspect_mask=mask, threshold=threshold))
 
 
-def _told(records: list[warnings.WarningMessage]) -> tuple[str, ...]:
-    """Our warnings, each once; those of other kinds go on as they came."""
+def _told(records: list[warnings.WarningMessage], class_names: Sequence[str]) -> tuple[str, ...]:
+    """Our warnings in the words of the command, each once; those of other kinds go on as they came."""
     found: list[str] = []
     for record in records:
+        text = _of_command(str(record.message), class_names)
         if not issubclass(record.category, LossBufferWarning):
             warnings.warn_explicit(record.message, record.category, record.filename, record.lineno)
-        elif str(record.message) not in found:
-            found.append(str(record.message))
+        elif text not in found:
+            found.append(text)
     return tuple(found)
+
+
+def _of_command(text: str, class_names: Sequence[str]) -> str:
+    """A warning with options for settings and names for the numbers of classes."""
+
+    def named(match: re.Match[str]) -> str:
+        return match[1] + ", ".join(repr(class_names[int(number)]) for number in match[2].split(", "))
+
+    text = re.sub(r"(true class )(\d+(?:, \d+)*)", named, text)
+    for setting, option in _OPTIONS.items():
+        text = text.replace(setting, option)
+    return text

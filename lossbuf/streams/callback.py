@@ -22,7 +22,7 @@ from lossbuf.files import load_tensors, restoring, save_tensors
 from lossbuf.losses import weighted_mean_loss
 from lossbuf.scores import all_scores
 from lossbuf.streams.checking import check_state, checked_ids, of_this_rank
-from lossbuf.streams.files import check_files, check_own, files_of, remove_from, schema_of
+from lossbuf.streams.files import check_files, check_later, check_own, files_of, remove_from, schema_of
 from lossbuf.streams.writer import Rows, RowWriter
 from lossbuf.watching import Watching
 
@@ -100,8 +100,10 @@ class LossBufferStream(Watching):
         self._ids: deque[Tensor | list[str]] = deque()  # of the steps that are not digested yet
         self._sizes: deque[int] = deque()  # rows of this rank in the blocks that are closed and not digested yet
         self._text_ids: bool | None = None
-        self._staged = self._digested = self._digested_before = 0  # rows of this rank; and when the epoch began
+        self._staged = self._digested = 0  # rows of this rank
+        self._begun = False  # a block of this epoch was digested, on all ranks
         self._writer: RowWriter | None = None
+        self._left: weakref.finalize[..., Any] | None = None  # writes what nobody closes
         self._closed = False
         self._busy = threading.Lock()
 
@@ -154,10 +156,13 @@ class LossBufferStream(Watching):
             self._add(logits, labels, names, device)
 
     def _add(self, logits: Tensor, labels: Tensor, names: Tensor | list[str], device: torch.device) -> None:
-        self._open_writer().check()
+        failure = self._unwritable()
         if world_size() > 1 and not self._compared:  # before the first collective that would hang
-            check_agreement({**self._identity(), "epoch": self.epoch, "stage": self.stage.cursors}, device)
+            now = {"epoch": self.epoch, "stage": self.stage.cursors, "folder": str(failure or "usable")}
+            check_agreement({**self._identity(), **now}, device)
             self._compared = True
+        if failure is not None:
+            raise failure
         if self.stage.is_full(len(labels), world_size()):
             self._sizes.append(self.stage.filled)
             self._digest(self.stage.close(device))
@@ -173,10 +178,11 @@ class LossBufferStream(Watching):
     def _digest(self, blocks: list[Block]) -> None:
         """Rings and counts from the rows of all ranks; the rows of this one to the thread."""
         for block in blocks:
+            self._begun = True
             losses, labels, rows, _ = block
             known = labels.clamp(0, self.num_classes - 1)
             label_known, came = known == labels, rows != PADDING
-            finite = (losses.label_loss - losses.margin).abs_() < float("inf")
+            finite = losses.usable
             usable = finite & label_known & came
             self.counter += torch.stack([(came > finite).sum(), (came > label_known).sum()])
             self.rings.update(losses, known, usable)
@@ -193,6 +199,13 @@ class LossBufferStream(Watching):
                 schema = schema_of(self.num_classes, bool(self._text_ids), rank(), world_size())
                 parts = floats.index_select(1, mine), integers.index_select(1, mine)
                 self._open_writer().put(Rows(*parts, self._take_ids(size), self.epoch), schema)
+
+    def _unwritable(self) -> Exception | None:
+        try:
+            self._open_writer().check()
+        except (OSError, ValueError) as error:
+            return error
+        return None
 
     def _take_ids(self, size: int) -> Tensor | list[str]:
         texts, numbers = [], []
@@ -214,7 +227,7 @@ class LossBufferStream(Watching):
         with self._alone():
             if self.stage.steps:
                 self._sizes.append(self.stage.filled)
-            self._digest(self.stage.empty(self.counter.device, begun=self._digested > self._digested_before))
+            self._digest(self.stage.empty(self.counter.device, begun=self._begun))
             if self._writer is not None:
                 self._writer.drain()
 
@@ -229,7 +242,7 @@ class LossBufferStream(Watching):
         """
         self.flush()
         self.epoch += 1
-        self._digested_before = self._digested
+        self._begun = False
         self._tell(self.epoch)
 
     def close(self) -> None:
@@ -294,9 +307,11 @@ class LossBufferStream(Watching):
         """A thread that writes file ``number`` next; later files, and what a killed process left, are removed."""
         if self._writer is not None:
             self._writer.stop()
+        if self._left is not None:
+            self._left.detach()
         remove_from(number, self.folder, rank(), world_size())
         self._writer = RowWriter(self.folder, rank(), self.rows_a_file, number, chain)
-        weakref.finalize(self, self._writer.finish)  # should nobody close it
+        self._left = weakref.finalize(self, self._writer.finish)
         return self._writer
 
     def _save_to_state_dict(self, *arguments: Any, **settings: Any) -> None:
@@ -330,7 +345,7 @@ class LossBufferStream(Watching):
         """Restore what :meth:`get_extra_state` gave; files that are newer than it are removed."""
         self.stage.load(state["stage"])
         self.epoch, self._staged = state["epoch"], state["staged"]
-        self._digested = self._digested_before = self._staged - self.stage.filled
+        self._digested, self._begun = self._staged - self.stage.filled, False
         self._text_ids, self._told = state["text_ids"], list(state["told"])
         self._ids = deque([state["ids"]] if len(state["ids"]) else [])
         self._sizes.clear()
@@ -343,7 +358,16 @@ class LossBufferStream(Watching):
             raise ValueError(checks.problem("load", "needs a stream that is open", "one that was closed"))
         check_state(dict(self.named_buffers()), self._identity(), state_dict)
         extra = state_dict["_extra_state"]
-        check_files(self.folder, rank(), extra["files"] or 0, extra["chain"])
+        if extra["files"] is None:  # saved before the first step
+            if self._writer is not None:
+                mend = "Make a new stream; with overwrite=True it takes the same folder."
+                rule = "must be of a stream with rows, since this one has some"
+                raise ValueError(checks.problem("state_dict", rule, "one from before the first step", mend))
+            return
+        check_files(self.folder, rank(), extra["files"], extra["chain"])
+        ids, labels = extra["ids"], extra["stage"]["labels"].tolist()
+        begin = list(zip(ids.tolist() if isinstance(ids, Tensor) else ids, labels, strict=True))
+        check_later(self.folder, rank(), world_size(), extra["files"], extra["chain"], begin)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Restore a state, whole or not at all, and remove the files of this rank that are newer than it.

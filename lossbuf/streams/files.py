@@ -28,6 +28,7 @@ BATCH_ROWS = 2**17
 """Rows of a row group, and read at once."""
 
 _SMALL = 2**15
+_BEGIN = ("position", "id", "given_label")
 _NAME = re.compile(r"rows-(\d{5,})-(\d{6,})\.parquet")
 
 
@@ -86,6 +87,41 @@ def check_files(folder: Path, rank: int, count: int, chain: int) -> None:
     if found != chain:
         mend = "Load the checkpoint of the training that wrote them."
         raise ValueError(checks.problem("folder", rule, f"those of another training in {folder}", mend))
+
+
+def check_later(folder: Path, rank: int, ranks: int, count: int, chain: int, first: Sequence[tuple[Any, int]]) -> None:
+    """Raise unless the files of a rank from ``count`` on, which are to be removed, go on from a state.
+
+    Args:
+        folder: Where they lie.
+        rank: Of the process.
+        ranks: How many there are.
+        count: Files that go with the state.
+        chain: What :func:`chained` says of these.
+        first: Ids and given labels of the first rows of the training, where the state still holds them: they tell its
+            first file from another's.
+
+    Raises:
+        ValueError: If they are of another training, none of a stream's, or damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    later = [(number, path) for number, path in files_of(folder, rank, ranks) if number >= count]
+    check_own([path for _, path in later])
+    for number, path in later[:1]:
+        follows = said_in(pq.read_schema(path)).get("follows") == str(chain) and number == count
+        if follows and count == 0:
+            try:
+                begin = next(pq.ParquetFile(path).iter_batches(max(1, len(first)), columns=_BEGIN), None)
+            except (pa.ArrowException, OSError):
+                begin = None
+            rows = [] if begin is None else zip(*(begin.column(name).to_pylist() for name in _BEGIN), strict=True)
+            known = [(at, row) for at, *row in rows if at < len(first)]
+            follows = bool(known) and all(tuple(row) == tuple(first[at]) for at, row in known)
+        if not follows:
+            rule, mend = "must hold no rows of another training, which would be removed", "Remove them yourself."
+            raise ValueError(checks.problem("folder", rule, path, mend))
 
 
 def remove_from(number: int, folder: Path, rank: int, ranks: int) -> None:

@@ -136,8 +136,10 @@ def summarise(
     rule = checked_rule(noise_rate, cut)
     folder = Path(folder).absolute()
     out = folder.with_name(f"{folder.name}-summary.parquet") if out is None else Path(out).absolute()
-    if folder in out.parents:
+    if folder.resolve() in out.resolve().parents:
         raise ValueError(checks.problem("out", "must lie outside of `folder`", out))
+    if out.is_dir():
+        raise ValueError(checks.problem("out", "must be a file", f"the folder {out}"))
     paths, schema = stream_files(folder)
     out.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(out.parent, f".{out.name}-")

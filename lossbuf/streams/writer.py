@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -23,6 +24,7 @@ WAITING_BLOCKS = 4
 """Blocks that may wait for the thread; then the training waits."""
 
 _FILE_BYTES = 2**28
+_NEWEST: weakref.WeakValueDictionary[tuple[Path, int], RowWriter] = weakref.WeakValueDictionary()
 _LOOK_SECONDS = 1.0
 
 
@@ -81,7 +83,8 @@ class RowWriter:
     """Writes rows to numbered Parquet files from a thread of its own, each file whole or not at all.
 
     An error in the thread is raised by the next call, and by all that follow. What comes after it is dropped, so that
-    no call waits for ever.
+    no call waits for ever. Of two in a process that write for one rank to one folder the newer one has it: what is left
+    of a stream that broke down must not come between the rows of the one that went on from its checkpoint.
 
     Args:
         folder: Where to; it must be there.
@@ -98,6 +101,8 @@ class RowWriter:
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._pending: list[pa.RecordBatch] = []
+        self._place = folder.resolve(), rank
+        _NEWEST[self._place] = self
 
     def put(self, rows: Rows, schema: pa.Schema) -> None:
         """Hand rows out; waits only where :data:`WAITING_BLOCKS` blocks wait already.
@@ -131,6 +136,7 @@ class RowWriter:
             self._queue.put(None)
             self._thread.join()
             self._thread = None
+        self._pending = []
 
     def finish(self) -> None:
         """Write what was handed out as far as possible, and end the thread; raises nothing."""
@@ -187,7 +193,7 @@ class RowWriter:
             settings["use_dictionary"] = ["epoch", "given_label", "predicted"]
             settings["column_encoding"] = {"position": "DELTA_BINARY_PACKED"}
             pq.write_table(table, file, row_group_size=BATCH_ROWS, **settings)
-            if path.exists():
+            if path.exists() or _NEWEST.get(self._place) is not self:
                 raise FileExistsError(f"another stream writes to it, too: {path.name}")
 
         if not self.folder.is_dir():

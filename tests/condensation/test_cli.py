@@ -88,6 +88,16 @@ def test_a_condensed_set_of_a_scan(scanned, tmp_path, method):
     assert run("condense", scanned, "--out", tmp_path, "--method", method, *fast).exit_code == 2
 
 
+def test_a_finished_run_is_not_gone_on_with(archive, tmp_path):
+    out = tmp_path / "out"
+    assert run("condense", archive, "--out", out, "--ipc", 1, "--iterations", 2, "--device", "cpu").exit_code == 0
+    before = (out / "condensed.npz").read_bytes()
+    again = run("condense", archive, "--out", out, "--ipc", 2, "--iterations", 2, "--device", "cpu", "--resume")
+    assert again.exit_code == 2
+    assert "holds condensed.npz already: `--overwrite` replaces it." in again.stderr
+    assert (out / "condensed.npz").read_bytes() == before
+
+
 def test_soft_labels(archive, tmp_path):
     result = run("condense", archive, "--out", tmp_path, "--iterations", "1", "--ipc", "1", "--soft-labels")
     assert result.exit_code == 0, result.output

@@ -1,6 +1,7 @@
 """An image folder is read whole; what cannot be read is listed."""
 
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -64,6 +65,15 @@ def test_damaged_and_lost_pictures_are_listed(tmp_path):
         "cat/empty.png": "no image, or a damaged one",
         "cat/text.jpg": "no image, or a damaged one",
     }
+
+
+def test_reading_leaves_the_filters_of_warnings_alone(tmp_path):
+    for row in range(60):
+        save(tmp_path / str(row % 2) / f"{row}.png", row)
+    before = list(warnings.filters)
+    for _ in range(5):
+        read_labelled(tmp_path)
+        assert warnings.filters == before
 
 
 def test_huge_pictures_are_not_decoded(tmp_path, monkeypatch):

@@ -38,6 +38,9 @@ def main(rank: int, ranks: int, folder: Path) -> None:
         )
         if ranks > 1:
             _refuses(folder / name, f"{folder}/{name}.pt")
+    if ranks > 1:
+        _one_folder_of_two(folder / "taken", rank)
+        _empty_share(folder / "empty", rank)
 
 
 def _refuses(folder: Path, state: str) -> None:
@@ -48,6 +51,36 @@ def _refuses(folder: Path, state: str) -> None:
     except ValueError:
         return
     raise SystemExit("rows of another stream were taken")
+
+
+def _one_folder_of_two(folder: Path, rank: int) -> None:
+    """Rows of rank 0 lie there: both ranks are told, and none waits for the other."""
+    folder.mkdir(exist_ok=True)
+    if rank == 0:
+        (folder / "rows-00000-000000.parquet").write_bytes(b"")
+    dist.barrier()
+    stream = _stream(folder)
+    try:
+        stream.update(torch.zeros(1, CLASSES), torch.zeros(1, dtype=torch.int64), ["a"])
+    except ValueError as error:
+        if "`folder`" not in str(error):
+            raise
+        return
+    raise SystemExit("rows of another stream were taken")
+
+
+def _empty_share(folder: Path, rank: int) -> None:
+    """A rank without a row in the only step of an epoch comes to the end of it all the same."""
+    stream = _stream(folder)
+    size = 2 if rank == 0 else 0
+    for epoch in range(2):
+        ids = [f"{epoch}-{row}" for row in range(size)]
+        stream.update(torch.zeros(size, CLASSES), torch.zeros(size, dtype=torch.int64), ids)
+        stream.flush()
+        stream.end_epoch()
+    stream.close()
+    if stream.epoch != 2 or int(stream.arrived) != 4:
+        raise SystemExit(f"{stream.epoch} epochs, {int(stream.arrived)} rows")
 
 
 def _stream(folder: Path) -> LossBufferStream:

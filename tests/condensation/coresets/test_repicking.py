@@ -1,6 +1,7 @@
 """Training on a coreset that is chosen anew."""
 
 import copy
+import math
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from condensation.coresets import craig, crust
 from condensation.coresets.base import Chosen
 from condensation.coresets.repicking import Repicking
 from lossbuf.callback import LossBufferCallback
+from lossbuf.checks import LossBufferWarning
 from lossbuf.networks import MLP
 from lossbuf.noise import corrupt, symmetric
 from lossbuf.training import TrainSettings, accuracy, build, train
@@ -117,6 +119,36 @@ def test_rows_not_seen_are_not_chosen_and_no_rows_at_all_change_nothing():
     assert sorted(repicking.chosen.indices.tolist()) == list(range(6))
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_rows_that_are_not_finite_keep_their_gradient_and_are_told(value):
+    labels = torch.arange(20) % 2
+    logits = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    repicking = Repicking(labels, pick=crust.pick, start=1)
+    rows = torch.arange(20)
+    repicking.loss(logits[:19], labels[:19], rows[:19])
+    repicking.end_epoch()
+    bad = logits.clone()
+    bad[[3, 19]] = value
+    before = repicking.gradients.clone()
+    repicking.loss(bad, labels, rows)
+    assert_same_bits(repicking.gradients, before)
+    assert repicking.seen.tolist() == [True] * 19 + [False]  # the last has never had a gradient
+    with pytest.warns(LossBufferWarning, match="Epoch 2: the gradients of 2 samples are NaN or infinite"):
+        repicking.end_epoch()
+    assert 19 not in repicking.chosen.indices.tolist()
+    repicking.loss(logits, labels, rows)
+    repicking.end_epoch()  # nothing more to tell
+    assert repicking.epoch == 3
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_a_pick_that_gives_something_else():
+    repicking = Repicking(torch.tensor([0, 1]), pick=lambda *_: None, start=1)
+    repicking.loss(torch.zeros(2, 2), torch.tensor([0, 1]), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="`pick` must give a Chosen, rows and weights, got None"):
+        repicking.end_epoch()
+
+
 def test_partners_are_of_the_same_class_and_of_the_coreset():
     labels = torch.arange(40) % 4
     repicking = Repicking(labels, pick=craig.pick, start=1)
@@ -194,12 +226,16 @@ def test_with_cleaning():
         ({"start": 0}, "`start`"),
         ({"every": 0}, "`every`"),
         ({"num_classes": 2}, "`labels`"),
+        ({"num_classes": 2.0}, "`num_classes`"),
+        ({"num_classes": "a"}, "`num_classes`"),
+        ({"pick": None}, "`pick` must be a function that chooses rows, got None"),
         ({"cleaning": LossBufferCallback([0, 1])}, "`cleaning`"),
+        ({"cleaning": LossBufferCallback([0] * 9, 5)}, "`cleaning` must be of 9 rows and 3 classes, as labels are"),
     ],
 )
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
-        Repicking(torch.arange(9) % 3, pick=craig.pick, **settings)
+        Repicking(torch.arange(9) % 3, **({"pick": craig.pick} | settings))
 
 
 @pytest.mark.usefixtures("no_shape_checks")
