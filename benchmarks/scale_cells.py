@@ -264,8 +264,9 @@ def _rank(samples: int, classes: int, count: int, rank: int, rank_by: str, meeti
     if count > 1:
         limit = datetime.timedelta(minutes=5)
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count, timeout=limit)
-        for name in ("all_gather", "all_gather_into_tensor", "all_reduce"):
-            setattr(dist, name, _timed(getattr(dist, name), waited))
+        for name in ("all_gather", "all_gather_single", "all_gather_into_tensor", "all_reduce"):
+            if hasattr(dist, name):
+                setattr(dist, name, _timed(getattr(dist, name), waited))
     source, batch = Simulated(classes), batch_of(classes) // count
     callback = LossBufferCallback(source.labels(torch.arange(samples)), classes, rank_by=rank_by, noise_rate=NOISE)
     mine = torch.randperm(samples, generator=torch.Generator().manual_seed(0))[rank::count]

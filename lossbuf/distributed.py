@@ -22,6 +22,12 @@ PADDING = -(2**40)
 _LAST = torch.iinfo(torch.int32).max
 
 
+def _all_gather(found: Tensor, mine: Tensor, async_op: bool = False) -> Any:
+    """By the name that this torch knows: the older one is deprecated from 2.14 on."""
+    gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    return gather(found, mine, async_op=async_op)
+
+
 class Block(NamedTuple):
     """Losses, given labels and rows of a block, each of shape ``(batch,)``; log-probabilities where they are kept."""
 
@@ -69,7 +75,7 @@ class Gathering:
         self._mine = torch.cat([column.contiguous().view(-1).view(torch.uint8) for column in columns])
         self._parts = [(column.shape, column.dtype, column.nbytes) for column in columns]
         self._all = self._mine.new_empty(world_size(), len(self._mine))
-        self._work = dist.all_gather_into_tensor(self._all.view(-1), self._mine, async_op=True)
+        self._work = _all_gather(self._all.view(-1), self._mine, async_op=True)
 
     def joined(self) -> Block:
         """The rows by step and then by rank: the order of one process on the joined batches.
@@ -119,7 +125,7 @@ def of_all_ranks(numbers: Sequence[int], device: torch.device) -> Int[Tensor, "r
     """
     mine = torch.tensor(numbers, dtype=torch.int64, device=device)
     found = mine.new_empty(world_size() * len(numbers))
-    dist.all_gather_into_tensor(found, mine)
+    _all_gather(found, mine)
     return found.view(world_size(), len(numbers)).cpu()
 
 
