@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pandas as pd
 import typer
 
+from lossbuf.checks import LossBufferWarning
 from lossbuf.cli import (
     Device,
     ImageColumn,
@@ -127,9 +131,23 @@ def _made(
         data = read_told(path, read)
         tell("labels are taken as they are: scan first to leave wrong ones out.", "note")
     pipeline: CleanAndCondense = CleanAndCondense(cleaner=cleaner, condenser=make(), random_state=seed)
-    pipeline.fit(data.x, data.labels, checkpoint=checkpoint)
+    with _told_warnings(data.class_names):
+        pipeline.fit(data.x, data.labels, checkpoint=checkpoint)
     made = replace(pipeline.condensed_set(), class_names=data.class_names)
     return data, pipeline, made
+
+
+@contextmanager
+def _told_warnings(class_names: Sequence[str]) -> Iterator[None]:
+    """Our warnings as notes, with the names of classes that have few rows; others go on as they came."""
+    with warnings.catch_warnings(record=True) as records:
+        warnings.simplefilter("always")
+        yield
+    for record in records:
+        if issubclass(record.category, LossBufferWarning):
+            tell(re.sub(r"\b(\d+) has", lambda match: f"{class_names[int(match[1])]} has", str(record.message)), "note")
+        else:
+            warnings.warn_explicit(record.message, record.category, record.filename, record.lineno)
 
 
 def _coreset(method: str, asked: dict[str, Any]) -> Callable[[], Any]:

@@ -15,7 +15,7 @@ LEAST_FOUND = 0.6
 
 
 def of_verdict(verdict: Verdict, given: float | None = None) -> list[str]:
-    """Classes with most labels wrong, and estimates that disagree, with each other or with the rate that was given."""
+    """Classes with most labels wrong, and estimates that disagree where no rate was given."""
     found = []
     if len(verdict.hidden):
         found.append(
@@ -27,13 +27,7 @@ def of_verdict(verdict: Verdict, given: float | None = None) -> list[str]:
         low, high = verdict.noise_rate_interval
         least, most = min(verdict.noise_rates), max(verdict.noise_rates)
         by_chance = max(high - most, least - low)  # one of them may be cut off at 0 or 1
-        if given is not None:
-            if not low - DISAGREEMENT <= given <= high + DISAGREEMENT:
-                found.append(
-                    f"The noise rate given, {given:.2f}, is far from what is estimated, {low:.2f} to {high:.2f}. Is it "
-                    "the share of wrong labels, in [0, 1]? Leave `noise_rate` out to go by the estimate."
-                )
-        elif abs(first - second) > DISAGREEMENT + by_chance:
+        if given is None and abs(first - second) > DISAGREEMENT + by_chance:
             found.append(
                 f"The two estimates of the noise rate disagree: {first:.2f} by the most confident rows, {second:.2f} "
                 "by all. Give `noise_rate` if you know it, or `max_fdr`; or train longer, or with a shorter `warmup`."
@@ -54,6 +48,19 @@ def of_epochs(rows_in_epoch: int, n_samples: int) -> list[str]:
     return [
         f"{rows_in_epoch} rows came since the last `end_epoch`, where there are {n_samples}: call it after every pass "
         "over the data, or all passes but the first do not count."
+    ]
+
+
+def of_given_rate(verdict: Verdict, given: float) -> list[str]:
+    """A noise rate that was given, and is far from all estimates."""
+    if verdict.noise_rate_interval is None:
+        return []
+    low, high = verdict.noise_rate_interval
+    if low - DISAGREEMENT <= given <= high + DISAGREEMENT:
+        return []
+    return [
+        f"The noise rate given, {given:.2f}, is far from what is estimated, {low:.2f} to {high:.2f}. Is it the share "
+        "of wrong labels, in [0, 1]? Leave `noise_rate` out to go by the estimate."
     ]
 
 

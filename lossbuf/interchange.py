@@ -165,6 +165,7 @@ def _judged(given: Tensor, probs: Tensor, noise_rate: float | None = None, max_f
         noise_rates=(rate, rate),
         noise_rate_interval=(max(rate - 1.96 * error, 0.0), min(rate + 1.96 * error, 1.0)),
         hidden=np.flatnonzero(anchored.hidden().numpy()),
+        bounded=isinstance(rule, MaxFDR),
     )
 
 

@@ -23,8 +23,6 @@ EXACT_ROWS = 2**17
 LEAST_SUSPECT = 0.25
 """Probability of being wrong below which :class:`MaxF1` holds no label for a suspect."""
 
-_LARGEST = 1e100
-
 GRID = 2**14
 """Steps of that grid."""
 
@@ -291,8 +289,6 @@ def with_floor(cut: Cut, suspicion: ArrayLike, labels: ArrayLike, floor: float) 
 
 def _checked(suspicion: ArrayLike) -> NDArray[np.float64]:
     values = np.asarray(suspicion, dtype=np.float64)
-    if (np.abs(values) > _LARGEST).any() and not np.isinf(values).any():
-        raise ValueError(checks.problem("suspicion", f"must lie within ±{_LARGEST:g}", np.nanmax(np.abs(values))))
     if values.ndim != 1:
         raise ValueError(checks.problem("suspicion", "must have shape (n_samples,)", f"shape {values.shape}"))
     if np.isinf(values).any():

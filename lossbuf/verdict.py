@@ -50,6 +50,7 @@ class Verdict:
             Where nothing was dropped the first two are the same. It is no confidence interval: what the estimates
             share, outputs that are vague or wrong labels learnt by heart, is not in it.
         hidden: Classes of which more than half of the labels seem wrong.
+        bounded: Suspects may be more likely right than wrong: nobody said how many or which labels are wrong.
         planted: What became of the planted labels, where there are any.
     """
 
@@ -61,6 +62,7 @@ class Verdict:
     noise_rates: tuple[float, ...] | None = None
     noise_rate_interval: tuple[float, float] | None = None
     hidden: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    bounded: bool = False
     planted: PlantedCheck | None = None
 
     @property
@@ -74,9 +76,9 @@ class Verdict:
         return self.cut.suspect_mask
 
     def suggested(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The given labels, with the likely class for suspects; by the posterior only where that is likelier."""
-        likelier = self.suspicion > 0 if self.transition is not None else True
-        return np.where(self.cut.suspect_mask & likelier, self.likely, labels)
+        """The given labels, with the likely class for suspects; where bounded not for those more likely right."""
+        doubtful = self.bounded & (self.suspicion <= 0)
+        return np.where(self.cut.suspect_mask & ~doubtful, self.likely, labels)
 
 
 def cut_rule(rank_by: str, noise_rate: float | None, max_fdr: float | None, cut: CutRule | None) -> CutRule | None:
@@ -170,6 +172,7 @@ def by_posterior(
         noise_rates=tuple(estimates),
         noise_rate_interval=(max(low, 0.0), min(high, 1.0)),
         hidden=np.flatnonzero(hidden),
+        bounded=isinstance(rule, MaxFDR) or (rule is None and by_odds),
         planted=PlantedCheck.of(rows, of_planted, found_from) if len(rows) else None,
     )
 

@@ -95,6 +95,7 @@ def test_the_verdict_is_that_of_one_epoch_of_watching(num_classes, max_fdr):
     np.testing.assert_allclose(found.noise_rate_interval, wanted.noise_rate_interval, atol=1e-6)
     assert found.noise_rates == pytest.approx(wanted.noise_rates, abs=1e-6)
     assert found.noise_rate == pytest.approx(wanted.noise_rate, abs=1e-6)
+    assert found.bounded == wanted.bounded == (max_fdr is not None)
     assert found.suspect_mask.sum() == wanted.suspect_mask.sum()
     assert even or found.suspect_mask.tolist() == wanted.suspect_mask.tolist()
     assert found.likely.tolist() == wanted.likely.tolist()

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from lossbuf import checks
+from lossbuf import checks, doubts
 from lossbuf.augment import CropFlip
 from lossbuf.callback import LossBufferCallback
 from lossbuf.checks import LossBufferWarning
@@ -238,6 +238,9 @@ def scan(
             progress="training" if progress else None,
         )
         verdict = callback.verdict()
+        if settings.noise_rate is not None:
+            for doubt in doubts.of_given_rate(verdict, settings.noise_rate):
+                warnings.warn(doubt, LossBufferWarning, stacklevel=2)
     if np.isnan(verdict.suspicion).all():
         raise RuntimeError("Every loss of the training was NaN or infinite: try a smaller `lr`, or scale the features.")
     if settings.top is not None:
@@ -264,7 +267,7 @@ def _worst(verdict: Verdict, top: int) -> Verdict:
     mask = np.zeros(len(verdict.suspicion), dtype=bool)
     mask[chosen] = True
     threshold = float(verdict.suspicion[chosen].min()) if len(chosen) else float("inf")
-    return replace(verdict, cut=verdict.cut._replace(suspect_mask=mask, threshold=threshold))
+    return replace(verdict, cut=verdict.cut._replace(suspect_mask=mask, threshold=threshold), bounded=True)
 
 
 def _told(records: list[warnings.WarningMessage], class_names: Sequence[str]) -> tuple[str, ...]:

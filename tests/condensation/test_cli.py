@@ -88,6 +88,15 @@ def test_a_condensed_set_of_a_scan(scanned, tmp_path, method):
     assert run("condense", scanned, "--out", tmp_path, "--method", method, *fast).exit_code == 2
 
 
+def test_classes_with_few_rows_are_told_by_name(tmp_path):
+    x = np.random.default_rng(0).integers(0, 255, (30, 8, 8), dtype=np.uint8)
+    labels = np.array(["seven"] * 25 + ["one"] * 5)
+    np.savez(tmp_path / "few.npz", x=x, y=labels)
+    result = run("coreset", tmp_path / "few.npz", "--out", tmp_path / "out", "--ipc", 10, "--method", "random")
+    assert result.exit_code == 0, result.output
+    assert "note: Classes of fewer rows than asked give all they have: one has 5 of 10." in result.stderr
+
+
 def test_a_finished_run_is_not_gone_on_with(archive, tmp_path):
     out = tmp_path / "out"
     assert run("condense", archive, "--out", out, "--ipc", 1, "--iterations", 2, "--device", "cpu").exit_code == 0
