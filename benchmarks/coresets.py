@@ -51,8 +51,8 @@ from condensation.evaluate import EvalSettings, evaluate
 from condensation.features import logit_gradients, network_outputs
 from lossbuf import architectures, networks
 from lossbuf.callback import LossBufferCallback, LossBufferWarning
-from lossbuf.dynamics import SampleStatistics
 from lossbuf.posterior import default_warmup
+from lossbuf.statistics import SampleStatistics
 from lossbuf.training import TrainSettings, build, train
 
 TABLES = ("accuracy", "noise", "speed", "growth")

@@ -17,13 +17,14 @@ from torch import Tensor
 from lossbuf import checks, doubts
 from lossbuf.checks import LossBufferWarning
 from lossbuf.distributed import PADDING, Block, check_agreement, is_first, world_size
-from lossbuf.dynamics import SampleDynamics, SampleStatistics
+from lossbuf.dynamics import SampleDynamics
 from lossbuf.files import load_tensors, restoring, save_tensors
 from lossbuf.losses import weighted_mean_loss
 from lossbuf.planted import planting
 from lossbuf.posterior import LabelPosterior
 from lossbuf.rows import RowNames
 from lossbuf.states import check_same_kind, fingerprint
+from lossbuf.statistics import SampleStatistics
 from lossbuf.thresholds import Cut, CutRule
 from lossbuf.verdict import RANKINGS, Verdict, by_posterior, by_statistic, cut_rule, table
 from lossbuf.watching import Watching
@@ -64,7 +65,7 @@ class LossBufferCallback(Watching):
         warmup: Epochs before ``"filter"`` or ``"reweight"`` begins, at least 1: enough for the network to know the
             classes, too few for it to learn wrong labels by heart. Half of a short training, 5 or 6 of a long one.
         rank_by: What to rank by: ``"posterior"``, the log-odds that the label is wrong, or one of
-            :data:`~lossbuf.dynamics.SUSPICIONS`.
+            :data:`~lossbuf.statistics.SUSPICIONS`.
         noise_rate: Share of wrong labels, where it is known.
         max_fdr: Largest share of right labels among the suspects to put up with, as an alternative; for ``"posterior"``
             only.
@@ -313,7 +314,7 @@ class LossBufferCallback(Watching):
         Returns:
             A table with one row a sample: ``id``, ``given_label``, ``suggested_label`` (for a suspect the class it is
             likely of, else the given label), ``is_suspect``, ``wrong_probability`` (with ``"posterior"``), and every
-            statistic of :class:`~lossbuf.dynamics.SampleStatistics`. The index is the row number.
+            statistic of :class:`~lossbuf.statistics.SampleStatistics`. The index is the row number.
         """
         return table(self._told_verdict(), self.statistics(), self.dynamics.labels, self.ids)
 

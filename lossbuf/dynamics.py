@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,95 +14,12 @@ from torch import Tensor
 
 from lossbuf import checks, scores
 from lossbuf.losses import SampleLosses
+from lossbuf.statistics import MAX_CLASSES, SUMMED, TRACKED, SampleStatistics, fold_, statistics_of
 from lossbuf.storage import HostRecord
 
-TRACKED = 4
-"""Predicted classes tallied a sample."""
-
-_CLASS_BITS = 16
-_CLASS_MASK = (1 << _CLASS_BITS) - 1
-
-MAX_CLASSES = _CLASS_MASK
-"""Classes that a tally entry can tell apart."""
-
 _EPOCH_BITS = 40
-_SUMMED = 6
 _FOLD_ROWS = 8192
 _READ_ROWS = 2**20
-
-
-@dataclass(frozen=True)
-class SampleStatistics:
-    """What is known of every sample, each of shape ``(n_samples,)``; NaN (or -1) where a row was never seen.
-
-    Attributes:
-        count: Epochs in which the sample was seen.
-        label_loss: Mean over epochs, in nats.
-        predicted_loss: Mean over epochs, in nats.
-        aum: Area under the margin: mean margin over epochs.
-        score: Mean over epochs.
-        score2: Mean over epochs.
-        score3: Mean over epochs.
-        wrong_count: Epochs in which the prediction was not the given label.
-        forgetting_events: Times a right prediction was followed by a wrong one.
-        most_frequent: Class predicted most often.
-        other_class: Class other than the given label predicted most often; -1 where there was none.
-        last_predicted: Prediction of the last epoch in which the sample was seen.
-        last_label_loss: Value of that epoch, in nats.
-        last_margin: Value of that epoch.
-        last_score: Value of that epoch.
-        last_score2: Value of that epoch.
-        last_score3: Value of that epoch.
-    """
-
-    count: Tensor
-    label_loss: Tensor
-    predicted_loss: Tensor
-    aum: Tensor
-    score: Tensor
-    score2: Tensor
-    score3: Tensor
-    wrong_count: Tensor
-    forgetting_events: Tensor
-    most_frequent: Tensor
-    other_class: Tensor
-    last_predicted: Tensor
-    last_label_loss: Tensor
-    last_margin: Tensor
-    last_score: Tensor
-    last_score2: Tensor
-    last_score3: Tensor
-
-    def suspicion(self, name: str) -> Float[Tensor, " n_samples"]:
-        """A statistic turned so that higher is more suspect; NaN for rows never seen.
-
-        Args:
-            name: One of :data:`SUSPICIONS`.
-
-        Raises:
-            ValueError: If it is none of them.
-        """
-        value = getattr(self, checks.one_of("score", name, SUSPICIONS)).to(torch.float32)
-        if name in ("aum", "last_margin"):
-            value = -value
-        return value.masked_fill(self.count == 0, float("nan"))
-
-
-SUSPICIONS = (
-    "score",
-    "score2",
-    "score3",
-    "label_loss",
-    "aum",
-    "wrong_count",
-    "forgetting_events",
-    "last_score",
-    "last_score2",
-    "last_score3",
-    "last_label_loss",
-    "last_margin",
-)
-"""Statistics by which rows can be ranked; the two margins with their sign turned."""
 
 
 class Ranking(NamedTuple):
@@ -167,8 +83,8 @@ class SampleDynamics(HostRecord):
         # label loss, margin, predicted class, class mean of the label loss, class mean of the gap; -inf: not yet seen
         self.register_record("noted", (5, size), torch.float32, float("-inf"))
         self.register_record("count", (size,), torch.int32)
-        self.register_record("sums", (_SUMMED, size), torch.float32)
-        self.register_record("last", (_SUMMED + 1, size), torch.float32, float("nan"))
+        self.register_record("sums", (SUMMED, size), torch.float32)
+        self.register_record("last", (SUMMED + 1, size), torch.float32, float("nan"))
         self.register_record("wrong_count", (size,), torch.int32)
         self.register_record("forgetting_events", (size,), torch.int32)
         self.register_record("was_right", (size,), torch.bool)
@@ -250,38 +166,36 @@ class SampleDynamics(HostRecord):
         return statistics_of(state, self.labels[rows].to(state["tally"].device))
 
     def ranking(self, name: str) -> Ranking:
-        """What rows are ranked by, read part by part so that it takes little memory; waits for the device.
+        """What rows are ranked by, on the host; waits for the device.
 
         Args:
-            name: One of :data:`SUSPICIONS`.
+            name: One of :data:`~lossbuf.statistics.SUSPICIONS`.
 
         Raises:
             ValueError: If it is none of them.
         """
-        size = self.n_samples
-        found = Ranking(np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.int64))
-        for start in range(0, size, _READ_ROWS):
-            rows = slice(start, start + _READ_ROWS)
-            part = self.statistics(rows)
-            for column, values in zip(found, (part.suspicion(name), part.label_loss, part.other_class), strict=True):
-                column[rows] = values.cpu().numpy()
-        return found
+        return Ranking(*self._read(lambda part: (part.suspicion(name), part.label_loss, part.other_class)))
 
-    def suspicions(self, names: Sequence[str]) -> Float[np.ndarray, "names n_samples"]:
-        """Several statistics to rank by, read in one pass, part by part; waits for the device.
+    def suspicions(self, names: Sequence[str]) -> list[NDArray[np.float32]]:
+        """Several statistics to rank by, each of shape ``(n_samples,)``, on the host; waits for the device.
 
         Args:
-            names: Of :data:`SUSPICIONS`.
+            names: Of :data:`~lossbuf.statistics.SUSPICIONS`.
 
         Raises:
             ValueError: If one is none of them.
         """
-        found = np.empty((len(names), self.n_samples), np.float32)
+        return self._read(lambda part: [part.suspicion(name) for name in names])
+
+    def _read(self, columns: Callable[[SampleStatistics], Sequence[Tensor]]) -> list[NDArray[Any]]:
+        """Columns of the statistics on the host, in one pass, part by part so that it takes little memory."""
+        found: list[NDArray[Any]] = []
         for start in range(0, self.n_samples, _READ_ROWS):
             rows = slice(start, start + _READ_ROWS)
-            part = self.statistics(rows)
-            for column, name in zip(found, names, strict=True):
-                column[rows] = part.suspicion(name).cpu().numpy()
+            parts = [part.cpu().numpy() for part in columns(self.statistics(rows))]
+            found = found or [np.empty(self.n_samples, part.dtype) for part in parts]
+            for column, part in zip(found, parts, strict=True):
+                column[rows] = part
         return found
 
     def get_extra_state(self) -> dict[str, int]:
@@ -297,105 +211,8 @@ class SampleDynamics(HostRecord):
 _FOLDED = ("count", "sums", "last", "wrong_count", "forgetting_events", "was_right", "tally")
 
 
-# A tally entry is count << 16 | (mask - class), so that the largest entry is the lowest of the most frequent classes.
-
-
-def _class_of(tally: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    return _CLASS_MASK - (tally & _CLASS_MASK)
-
-
-def _tally_(
-    tally: Int[Tensor, "tracked n_samples"], predicted: Int[Tensor, " n_samples"], seen: Bool[Tensor, " n_samples"]
-) -> None:
-    """Count a prediction a sample: in the slot of its class, else in the first of the least."""
-    match = _class_of(tally) == predicted
-    key = tally.masked_fill(match, -1)
-    least = key.amin(0)
-    code = _CLASS_MASK - predicted
-    free = seen.clone()
-    for slot, value in zip(tally, key, strict=True):
-        chosen = (value == least).logical_and_(free)
-        free.logical_xor_(chosen)
-        counted = (slot & ~_CLASS_MASK).add_(code).add_(1 << _CLASS_BITS)
-        torch.where(chosen, counted, slot, out=slot)
-
-
 def _fold_part_(state: dict[str, Tensor], noted: Float[Tensor, "5 part"], labels: Int[Tensor, " part"]) -> None:
     seen = noted[0] > float("-inf")
     label_loss, margin, predicted, mean_label_loss, mean_gap = noted.masked_fill(~seen, 0.0)
     three = scores.all_scores(label_loss, margin, mean_label_loss, mean_gap)
     fold_(state, seen, label_loss, margin, three, predicted, labels)
-
-
-def new_state(size: int) -> dict[str, Tensor]:
-    """What :func:`fold_` folds into, for ``size`` samples on the CPU."""
-    rows = {name: torch.zeros(size, dtype=torch.int32) for name in ("count", "wrong_count", "forgetting_events")}
-    return rows | {
-        "sums": torch.zeros(_SUMMED, size),
-        "last": torch.full((_SUMMED + 1, size), float("nan")),
-        "was_right": torch.zeros(size, dtype=torch.bool),
-        "tally": torch.zeros(TRACKED, size, dtype=torch.int32),
-    }
-
-
-def fold_(
-    state: dict[str, Tensor],
-    seen: Bool[Tensor, " n_samples"],
-    label_loss: Float[Tensor, " n_samples"],
-    margin: Float[Tensor, " n_samples"],
-    three: scores.Scores,
-    predicted: Float[Tensor, " n_samples"],
-    labels: Int[Tensor, " n_samples"],
-) -> None:
-    """Fold an epoch's values into running statistics; where ``seen`` is False they must be 0 and change nothing."""
-    predicted_loss = (label_loss - scores.label_gap(margin)).clamp_(min=0.0)
-    values = (label_loss, predicted_loss, margin, *three)
-    for total, last, value in zip(state["sums"], state["last"][:-1], values, strict=True):
-        total.add_(value)
-        torch.where(seen, value, last, out=last)
-    torch.where(seen, predicted, state["last"][-1], out=state["last"][-1])
-    right = predicted == labels
-    wrong = right.logical_not().logical_and_(seen)
-    state["count"].add_(seen)
-    state["wrong_count"].add_(wrong)
-    state["forgetting_events"].add_(wrong & state["was_right"])
-    torch.where(seen, right, state["was_right"], out=state["was_right"])
-    _tally_(state["tally"], predicted.to(torch.int32), seen)
-
-
-def statistics_of(state: dict[str, Tensor], labels: Int[Tensor, " n_samples"]) -> SampleStatistics:
-    """Read running statistics.
-
-    Args:
-        state: What :func:`fold_` folded into.
-        labels: Given labels, shape ``(n_samples,)``.
-    """
-    label_loss, predicted_loss, margin, *three = (state["sums"] / state["count"]).unbind(0)
-    last_loss, _, last_margin, *last_three, last_predicted = state["last"].unbind(0)
-    given = _class_of(state["tally"]) == labels
-    score, score2, score3 = three
-    last_score, last_score2, last_score3 = last_three
-    return SampleStatistics(
-        count=state["count"],
-        label_loss=label_loss,
-        predicted_loss=predicted_loss,
-        aum=margin,
-        score=score,
-        score2=score2,
-        score3=score3,
-        wrong_count=state["wrong_count"],
-        forgetting_events=state["forgetting_events"],
-        most_frequent=_leader(state["tally"]),
-        other_class=_leader(state["tally"].masked_fill(given, 0)),
-        last_predicted=last_predicted.nan_to_num(nan=-1.0).long(),
-        last_label_loss=last_loss,
-        last_margin=last_margin,
-        last_score=last_score,
-        last_score2=last_score2,
-        last_score3=last_score3,
-    )
-
-
-def _leader(tally: Int[Tensor, "tracked n_samples"]) -> Int[Tensor, " n_samples"]:
-    best = tally.amax(0)
-    return torch.where(best > 0, _class_of(best), -1).long()

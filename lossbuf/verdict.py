@@ -12,11 +12,12 @@ from torch import Tensor
 
 from lossbuf import checks
 from lossbuf.consensus import BESIDE_POSTERIOR, INSTEAD_OF_POSTERIOR, in_order_of, mean_place
-from lossbuf.dynamics import SUSPICIONS, Ranking, SampleDynamics, SampleStatistics
+from lossbuf.dynamics import Ranking, SampleDynamics
 from lossbuf.planted import PlantedCheck, PlantedLabels
 from lossbuf.planted import noise_rate as rate_by_planting
 from lossbuf.posterior import LabelPosterior
 from lossbuf.scores import suspicion_order
+from lossbuf.statistics import SUSPICIONS, SampleStatistics
 from lossbuf.thresholds import Cut, CutRule, KnownRate, MaxF1, MaxFDR, Mixture, with_floor
 from lossbuf.transition import is_even
 
@@ -103,7 +104,7 @@ def cut_rule(rank_by: str, noise_rate: float | None, max_fdr: float | None, cut:
 
 
 def by_statistic(ranking: Ranking, labels: Tensor, rule: CutRule | None) -> Verdict:
-    """The verdict by one of :data:`~lossbuf.dynamics.SUSPICIONS`; waits for the device."""
+    """The verdict by one of :data:`~lossbuf.statistics.SUSPICIONS`; waits for the device."""
     suspicion, tie_break, other = ranking
     likely = np.where(other >= 0, other, labels.cpu().numpy())
     return Verdict(suspicion, tie_break, (rule or Mixture())(suspicion, tie_break), likely)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from lossbuf import checks, doubts
 from lossbuf.buffers import LossBuffers
 from lossbuf.checks import LossBufferWarning
-from lossbuf.dynamics import MAX_CLASSES
 from lossbuf.staging import Stage
 from lossbuf.states import check_part
+from lossbuf.statistics import MAX_CLASSES
 
 
 class Watching(nn.Module):

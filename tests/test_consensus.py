@@ -6,8 +6,8 @@ import torch
 
 from lossbuf import LossBufferCallback, noise
 from lossbuf.consensus import BESIDE_POSTERIOR, INSTEAD_OF_POSTERIOR, in_order_of, mean_place
-from lossbuf.dynamics import SUSPICIONS
 from lossbuf.scores import suspicion_order
+from lossbuf.statistics import SUSPICIONS
 from lossbuf.verdict import by_posterior
 from tests.reference import consensus as reference
 

@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 
-from lossbuf.dynamics import MAX_CLASSES, SUSPICIONS, SampleDynamics
+from lossbuf.dynamics import SampleDynamics
 from lossbuf.losses import SampleLosses, sample_losses
+from lossbuf.statistics import MAX_CLASSES, SUSPICIONS
 from tests.reference import dynamics as reference
 from tests.reference.losses import Losses
 from tests.states import assert_same_bits, kept, reloaded

@@ -9,7 +9,8 @@ import torch
 
 from lossbuf import LossBufferCallback
 from lossbuf.checks import LossBufferWarning
-from lossbuf.dynamics import SUSPICIONS, SampleDynamics
+from lossbuf.dynamics import SampleDynamics
+from lossbuf.statistics import SUSPICIONS
 from lossbuf.storage import HostRecord, allocated
 from tests.states import assert_same_bits, kept
 

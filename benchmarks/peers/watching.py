@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from benchmarks.peers import Found
-from lossbuf.dynamics import SampleStatistics
+from lossbuf.statistics import SampleStatistics
 from lossbuf.thresholds import Otsu
 
 

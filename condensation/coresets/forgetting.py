@@ -14,7 +14,7 @@ from condensation.coresets.base import Chosen, Coreset, by_group, largest_first,
 from condensation.features import FreshNetwork
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
-from lossbuf.dynamics import SampleStatistics
+from lossbuf.statistics import SampleStatistics
 
 
 def forgetfulness(statistics: SampleStatistics, never_learned: str = "first") -> Tensor:

@@ -37,7 +37,7 @@ class LossBufferSelector(RowSelector):
         batch_size: Rows a step.
         lr: Highest learning rate.
         weight_decay: Of SGD.
-        rank_by: What to rank by, ``"posterior"`` or one of :data:`~lossbuf.dynamics.SUSPICIONS`.
+        rank_by: What to rank by, ``"posterior"`` or one of :data:`~lossbuf.statistics.SUSPICIONS`.
         noise_rate: Share of wrong labels, where it is known.
         max_fdr: Largest share of right labels among the suspects to put up with, as an alternative.
         cut: Rule for the cut, as another; by default as many rows are dropped as labels are estimated to be wrong.

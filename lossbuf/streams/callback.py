@@ -21,8 +21,8 @@ from lossbuf.distributed import PADDING, Block, check_agreement, is_first, of_al
 from lossbuf.files import load_tensors, restoring, save_tensors
 from lossbuf.losses import weighted_mean_loss
 from lossbuf.scores import all_scores
-from lossbuf.streams.checking import check_state, checked_ids, of_this_rank
-from lossbuf.streams.files import check_files, check_later, check_own, files_of, remove_from, schema_of
+from lossbuf.streams.checking import check_folder, check_state, checked_ids, of_this_rank
+from lossbuf.streams.files import check_own, files_of, remove_from, schema_of
 from lossbuf.streams.writer import Rows, RowWriter
 from lossbuf.watching import Watching
 
@@ -156,7 +156,11 @@ class LossBufferStream(Watching):
             self._add(logits, labels, names, device)
 
     def _add(self, logits: Tensor, labels: Tensor, names: Tensor | list[str], device: torch.device) -> None:
-        failure = self._unwritable()
+        failure: Exception | None = None
+        try:
+            self._open_writer().check()
+        except (OSError, ValueError) as error:
+            failure = error
         if world_size() > 1 and not self._compared:  # before the first collective that would hang
             now = {"epoch": self.epoch, "stage": self.stage.cursors, "folder": str(failure or "usable")}
             check_agreement({**self._identity(), **now}, device)
@@ -199,13 +203,6 @@ class LossBufferStream(Watching):
                 schema = schema_of(self.num_classes, bool(self._text_ids), rank(), world_size())
                 parts = floats.index_select(1, mine), integers.index_select(1, mine)
                 self._open_writer().put(Rows(*parts, self._take_ids(size), self.epoch), schema)
-
-    def _unwritable(self) -> Exception | None:
-        try:
-            self._open_writer().check()
-        except (OSError, ValueError) as error:
-            return error
-        return None
 
     def _take_ids(self, size: int) -> Tensor | list[str]:
         texts, numbers = [], []
@@ -358,16 +355,12 @@ class LossBufferStream(Watching):
             raise ValueError(checks.problem("load", "needs a stream that is open", "one that was closed"))
         check_state(dict(self.named_buffers()), self._identity(), state_dict)
         extra = state_dict["_extra_state"]
-        if extra["files"] is None:  # saved before the first step
-            if self._writer is not None:
-                mend = "Make a new stream; with overwrite=True it takes the same folder."
-                rule = "must be of a stream with rows, since this one has some"
-                raise ValueError(checks.problem("state_dict", rule, "one from before the first step", mend))
-            return
-        check_files(self.folder, rank(), extra["files"], extra["chain"])
-        ids, labels = extra["ids"], extra["stage"]["labels"].tolist()
-        begin = list(zip(ids.tolist() if isinstance(ids, Tensor) else ids, labels, strict=True))
-        check_later(self.folder, rank(), world_size(), extra["files"], extra["chain"], begin)
+        if extra["files"] is not None:
+            check_folder(self.folder, rank(), world_size(), extra)
+        elif self._writer is not None:
+            mend = "Make a new stream; with overwrite=True it takes the same folder."
+            rule, got = "must be of a stream with rows, since this one has some", "one from before the first step"
+            raise ValueError(checks.problem("state_dict", rule, got, mend))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Restore a state, whole or not at all, and remove the files of this rank that are newer than it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossbuf import checks
+from lossbuf.streams.files import check_files, check_later
 
 _CURSORS = ("text_ids", "files", "chain", "epoch", "staged", "told", "stage", "ids")
 
@@ -101,6 +103,24 @@ def check_state(buffers: Mapping[str, Tensor], identity: Mapping[str, int], stat
             raise ValueError(checks.problem(name, rule, type(state[part]).__name__))
     if not _whole(extra, identity["num_classes"]):
         raise ValueError(checks.problem(name, "must hold cursors and block as they were saved", "others"))
+
+
+def check_folder(folder: Path, rank: int, ranks: int, extra: Mapping[str, Any]) -> None:
+    """Raise where files that go with a state are missing, or those to be removed are not of its training.
+
+    Args:
+        folder: Of the stream.
+        rank: Of the process.
+        ranks: How many there are.
+        extra: Cursors and block of a state that :func:`check_state` has passed.
+
+    Raises:
+        ValueError: If so.
+    """
+    check_files(folder, rank, extra["files"], extra["chain"])
+    ids, labels = extra["ids"], extra["stage"]["labels"].tolist()
+    begin = list(zip(ids.tolist() if isinstance(ids, Tensor) else ids, labels, strict=True))
+    check_later(folder, rank, ranks, extra["files"], extra["chain"], begin)
 
 
 def of_this_rank(content: Mapping[str, Any], rank: int, ranks: int) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from lossbuf import checks
 from lossbuf.checks import LossBufferWarning
-from lossbuf.dynamics import SUSPICIONS, SampleStatistics
 from lossbuf.files import remove_abandoned, write_whole
 from lossbuf.scores import suspicion_order
 from lossbuf.sketch import ScoreSketch
+from lossbuf.statistics import SUSPICIONS, SampleStatistics
 from lossbuf.streams.cut import checked_rule, find_edge
 from lossbuf.streams.files import BATCH_ROWS, label_type, read_batches, said_in, stream_files
 from lossbuf.streams.folding import folded, whole_ids
@@ -106,7 +106,7 @@ def summarise(
 
     Args:
         folder: Where the stream wrote, from all ranks.
-        rank_by: One of :data:`~lossbuf.dynamics.SUSPICIONS`. The posterior needs the outputs of all samples at once.
+        rank_by: One of :data:`~lossbuf.statistics.SUSPICIONS`. The posterior needs the outputs of all samples at once.
         noise_rate: Share of wrong labels, where it is known; exactly this share of the ids are suspects.
         cut: :class:`~lossbuf.thresholds.KnownRate` or :class:`~lossbuf.thresholds.Mixture`, the default.
         out: The table's file, by default beside the folder, with ``-summary.parquet`` at its end. A file there is
@@ -116,7 +116,7 @@ def summarise(
 
     Returns:
         The cut, some counts, and where the table is. Its columns: ``id``, ``given_label``, ``suggested_label``,
-        ``is_suspect``, ``suspicion`` and the statistics of :class:`~lossbuf.dynamics.SampleStatistics`.
+        ``is_suspect``, ``suspicion`` and the statistics of :class:`~lossbuf.statistics.SampleStatistics`.
 
     Raises:
         ImportError: If pyarrow or duckdb is missing.
