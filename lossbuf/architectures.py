@@ -155,4 +155,4 @@ def _image(name: str, sample_shape: SampleShape, smallest: int) -> tuple[int, tu
 
 
 def _convolution(before: int, after: int, size: int, padding: int = 0) -> tuple[nn.Conv2d, nn.ReLU]:
-    return nn.Conv2d(before, after, size, padding=padding), nn.ReLU()
+    return networks.PaddedConv2d(before, after, size, padding=padding), nn.ReLU()

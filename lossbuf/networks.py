@@ -8,6 +8,7 @@ from functools import partial
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -64,7 +65,7 @@ class ConvNet(nn.Module):
         blocks: list[nn.Module] = []
         channels, padding = in_channels, first_padding
         for _ in range(min(depth, int(math.log2(min(height, breadth))))):
-            blocks += [nn.Conv2d(channels, width, 3, padding=padding), _norm(norm, width), nn.ReLU(), pool(2)]
+            blocks += [PaddedConv2d(channels, width, 3, padding=padding), _norm(norm, width), nn.ReLU(), pool(2)]
             channels, padding, height, breadth = width, 1, height // 2, breadth // 2
         self.features = nn.Sequential(*blocks, nn.Flatten())
         self.classifier = nn.Linear(channels * height * breadth, num_classes)
@@ -78,6 +79,32 @@ def _norm(norm: Norm, width: int) -> nn.Module:
     if norm == "batch":
         return nn.BatchNorm2d(width)
     return nn.GroupNorm(width, width) if norm == "instance" else nn.Identity()
+
+
+class PaddedConv2d(nn.Conv2d):
+    """A convolution that pads the images itself with what goes beyond half its kernel; the same values.
+
+    On a CPU wider padding misses the fast kernels: 28x28 pixels padded to 32x32 took 8 times as long.
+
+    Args:
+        in_channels: Channels of the images.
+        out_channels: Channels of the output.
+        kernel_size: Height and width of the kernel.
+        padding: Zeros that are added a side.
+        bias: Add a learned number to every channel.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, padding: int = 0, bias: bool = True
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, padding=padding, bias=bias)
+        self._narrow = min(padding, kernel_size // 2)
+        self._wide = padding - self._narrow
+
+    def forward(self, input: Tensor) -> Tensor:  # the name is torch's
+        """As :class:`torch.nn.Conv2d`."""
+        padded = F.pad(input, (self._wide,) * 4) if self._wide else input
+        return F.conv2d(padded, self.weight, self.bias, padding=self._narrow)
 
 
 class _HalvingPool(nn.AvgPool2d):

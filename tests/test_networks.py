@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lossbuf.networks import MLP, ConvNet, default_network, resnet9, resnet18
+from lossbuf.networks import MLP, ConvNet, PaddedConv2d, default_network, resnet9, resnet18
 
 
 def halved(image_size, depth):
@@ -69,6 +69,23 @@ def test_first_padding(norm, first_padding, image_size, generator):
     assert network(torch.randn(2, 1, *image_size, generator=generator)).shape == (2, 2)
     if blocks:
         assert network.classifier.in_features == 3 * height * breadth
+
+
+@pytest.mark.parametrize(("size", "padding"), [(3, 0), (3, 1), (3, 2), (3, 3), (5, 4), (1, 2)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_wide_padding_is_that_of_a_convolution(size, padding, bias, device, generator):
+    ours, theirs = (
+        kind(2, 3, size, padding=padding, bias=bias).double().to(device) for kind in (PaddedConv2d, nn.Conv2d)
+    )
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 2, 6, 7, generator=generator, dtype=torch.float64).to(device)
+    gradients = []
+    for one in (ours, theirs):
+        images = x.clone().requires_grad_()
+        (once,) = torch.autograd.grad(one(images).pow(3).sum(), images, create_graph=True)
+        gradients.append(torch.autograd.grad(once.pow(2).sum(), [images, *one.parameters()], allow_unused=True))
+    torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("size", [(2, 2), (3, 2), (2, 5), (8, 8), (7, 9)])
