@@ -50,19 +50,19 @@ def cells(folder: Path) -> list[Cell]:
     return found
 
 
-def _key(cell: Cell) -> tuple[str, int, bool]:
-    return cell["dataset"], cell["ipc"], cell["augment"]
+def _key(cell: Cell) -> tuple[str, int, bool, str]:
+    return cell["dataset"], cell["ipc"], cell["augment"], cell["dtype"]
 
 
 def accuracy_table(found: list[Cell]) -> list[list[str]]:
     """A row a data set and size, a column a method; ours over the published figure."""
     methods = _ordered(cell["method"] for cell in found)
-    rows = [["data set", "ipc", "augmented", "networks", *methods]]
+    rows = [["data set", "ipc", "augmented", "networks", "computed in", *methods]]
     for key in sorted({_key(cell) for cell in found}):
-        dataset, ipc, augmented = key
+        dataset, ipc, augmented, dtype = key
         part = {cell["method"]: cell for cell in found if _key(cell) == key}
         networks = "/".join(map(str, sorted({cell["networks"] for cell in part.values()})))
-        row = [dataset, str(ipc), "yes" if augmented else "no", networks]
+        row = [dataset, str(ipc), "yes" if augmented else "no", networks, dtype]
         for method in methods:
             values = 100 * np.array(part[method]["accuracies"]) if method in part else np.array([])
             spread = f" ±{values.std():.1f}" if len(values) > 1 else ""

@@ -2,6 +2,8 @@
 
     python -m benchmarks.coresets                                   (digits: ends in minutes)
     python -m benchmarks.coresets --table accuracy --dataset mnist,fashion-mnist --ipc 1,10
+    OMP_NUM_THREADS=1 python -m benchmarks.coresets --table accuracy --dataset mnist,fashion-mnist --ipc 10 \
+        --dtype bfloat16 --compiled                                 (a CPU with instructions for bfloat16)
     python -m benchmarks.coresets --table noise --dataset digits,fashion-mnist
     python -m benchmarks.coresets --table speed,growth
     python -m benchmarks.coresets --table accuracy --dataset mnist,fashion-mnist,cifar10 --ipc 1,10,50 --networks 20 \
@@ -80,6 +82,7 @@ class Settings:
     eval_epochs: int
     augment: bool = False
     subset: int | None = None
+    dtype: str = "float32"
     noise_kind: str = "none"
     noise: float = 0.0
     rows: str = "clean"
@@ -184,7 +187,7 @@ def narrow(sample_shape: tuple[int, ...], num_classes: int) -> nn.Module:
     return networks.ConvNet(channels, num_classes, (height, breadth), width=32)
 
 
-def compute(settings: Settings, device: str | None, folder: Path) -> dict[str, Any]:
+def compute(settings: Settings, device: str | None, folder: Path, compiled: bool) -> dict[str, Any]:
     """The values of a cell."""
     data, labels, wrong, run = prepared(
         settings.dataset, settings.subset, settings.noise_kind, settings.noise, settings.rows,
@@ -207,7 +210,12 @@ def compute(settings: Settings, device: str | None, folder: Path) -> dict[str, A
         weights=None if weights is None else torch.from_numpy(np.asarray(weights)).float(),
         augment=DC_MNIST if settings.augment else None,
         settings=EvalSettings(
-            networks=settings.networks, epochs=settings.eval_epochs, seed=settings.seed, device=device
+            networks=settings.networks,
+            epochs=settings.eval_epochs,
+            seed=settings.seed,
+            device=device,
+            dtype=settings.dtype,
+            compiled=compiled,
         ),
     )
     return {
@@ -218,13 +226,15 @@ def compute(settings: Settings, device: str | None, folder: Path) -> dict[str, A
     }
 
 
-def run_cells(todo: list[Settings], out: Path, device: str | None, folder: Path, threads: int | None) -> None:
+def run_cells(
+    todo: list[Settings], out: Path, device: str | None, folder: Path, threads: int | None, compiled: bool
+) -> None:
     """Compute some cells, those that are not done yet."""
     if threads is not None:
         torch.set_num_threads(threads)
     for settings in todo:
         path = out / settings.table / f"{settings.name}.json"
-        results.cell(path, asdict(settings), lambda settings=settings: compute(settings, device, folder))
+        results.cell(path, asdict(settings), lambda settings=settings: compute(settings, device, folder, compiled))
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -243,6 +253,8 @@ def main(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of the noise table.")] = 3,
     subset: Annotated[int | None, typer.Option(min=100, help="Training rows to use.")] = None,
+    dtype: Annotated[str, typer.Option(help="What evaluated networks compute in: float32 or bfloat16.")] = "float32",
+    compiled: Annotated[bool, typer.Option(help="Compile evaluated networks; needs a C++ compiler.")] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Trainings at a time; with one thread each if several.")] = 1,
     device: Annotated[str | None, typer.Option(help="Where to train, by default a GPU if there is one.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data; by default LOSSBUF_DATA.")] = None,
@@ -254,7 +266,7 @@ def main(
     with data_or_exit():
         for name in names:
             datasets.load(name, folder, subset)
-    plan = partial(Settings, subset=subset, eval_epochs=eval_epochs or 300)
+    plan = partial(Settings, subset=subset, eval_epochs=eval_epochs or 300, dtype=dtype)
     groups: list[list[Settings]] = []  # cells that share a training
     if "accuracy" in tables:
         for name in names:
@@ -269,7 +281,7 @@ def main(
             noise = partial(plan, table="noise", dataset=name, noise_kind=kind, noise=rate, rows=rows, ipc=10)
             groups.append([noise(method=method, seed=seed, networks=min(networks, 3)) for method in chosen])
     threads = 1 if jobs > 1 else None
-    Parallel(n_jobs=jobs)(delayed(run_cells)(group, out, device, folder, threads) for group in groups)
+    Parallel(n_jobs=jobs)(delayed(run_cells)(group, out, device, folder, threads, compiled) for group in groups)
     if "speed" in tables:
         coreset_speed.speed(out)
     if "growth" in tables:

@@ -24,14 +24,16 @@ class Ensemble:
 
     Args:
         networks: All of the same architecture; one, or several that are :func:`stackable`.
+        fast: What gives the same as a network that is alone.
 
     Attributes:
         parameters: To be given to an optimizer; those of several networks are stacked copies. An optimizer that treats
             every number for itself, as SGD does, moves them as it would move each network's own.
     """
 
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
+    def __init__(self, networks: Sequence[nn.Module], fast: nn.Module | None = None) -> None:
         self.networks = networks
+        self._alone = networks[0] if fast is None else fast
         self._stacked: dict[str, Tensor] = {}
         if len(networks) > 1:
             self._stacked = stack_module_state(list(networks))[0]
@@ -40,7 +42,7 @@ class Ensemble:
 
     def __call__(self, x: Float[Tensor, "networks batch ..."]) -> Float[Tensor, "networks batch num_classes"]:
         """Logits of every network for its own batch."""
-        return self._call(self._stacked, x) if self._stacked else self.networks[0](x[0]).unsqueeze(0)
+        return self._call(self._stacked, x) if self._stacked else self._alone(x[0]).unsqueeze(0)
 
     @torch.no_grad()
     def unstack(self) -> Sequence[nn.Module]:

@@ -32,3 +32,11 @@ def no_shape_checks() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    """Forget what other tests compiled: the number of variants is limited."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()

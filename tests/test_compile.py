@@ -21,14 +21,6 @@ pytestmark = [
 _HAS_COMPILER = shutil.which("g++") is not None or shutil.which("clang++") is not None
 
 
-@pytest.fixture
-def fresh_compiler():
-    """Forget what other tests compiled: the number of variants is limited."""
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
-
-
 def _batches(generator, num_classes, sizes):
     for size in sizes:
         labels = torch.randint(num_classes, (size,), generator=generator)

@@ -7,28 +7,23 @@ from torch import nn
 
 from condensation.condenser import RealImages
 from condensation.learning import Factory, fresh_network
-from lossbuf import checks
+from condensation.shared_graph import SharedGraph
 
 
 class Networks:
     """Makes networks and, where asked to, what runs them faster.
 
-    A compiled graph belongs to a network's parameters. So that it serves all networks, the values of each are copied
-    into those of the first.
-
     Args:
         factory: Makes a network.
         real: The images to make it for.
         device: Where it runs.
-        compiled: Compile the first.
+        compiled: Compile one for all, see :class:`~condensation.shared_graph.SharedGraph`.
     """
 
     def __init__(self, factory: Factory, real: RealImages, device: torch.device, *, compiled: bool) -> None:
         self.factory, self.device = factory, device
         self.shape, self.num_classes = tuple(real.x.shape[1:]), real.num_classes
-        self.compiled = compiled
-        self._first: nn.Module | None = None
-        self._graph: nn.Module | None = None
+        self._shared = SharedGraph() if compiled else None
 
     def fresh(self, generator: torch.Generator) -> nn.Module:
         """A network with weights drawn from the generator; compiled, the one before is overwritten.
@@ -37,21 +32,8 @@ class Networks:
             ValueError: If networks are to be compiled and have buffers, as batch norm has, or are not all of one form.
         """
         network = fresh_network(self.factory, self.shape, self.num_classes, self.device, generator)
-        if not self.compiled:
-            return network
-        if next(network.buffers(), None) is not None:
-            mend = "Instance norm has none."
-            raise ValueError(checks.problem("network", "must have no buffers to be compiled", "some", mend))
-        if self._first is None:
-            self._first = network
-            self._graph = torch.compile(network, dynamic=False)  # pyright: ignore[reportAttributeAccessIssue]
-            return network
-        if repr(network) != repr(self._first):
-            raise ValueError(checks.problem("network", "must make networks of one form to be compiled", "two forms"))
-        self._first.load_state_dict(network.state_dict())
-        self._first.zero_grad(set_to_none=True)
-        return self._first
+        return network if self._shared is None else self._shared.adopt(network)
 
     def fast(self, network: nn.Module) -> nn.Module:
         """What gives the same as the network but for rounding, and cannot be differentiated twice."""
-        return network if self._graph is None else self._graph
+        return network if self._shared is None or self._shared.graph is None else self._shared.graph

@@ -64,9 +64,11 @@ def test_what_a_training_tells_is_of_the_rows_asked_for(monkeypatch):
 
 
 def test_published_columns_and_deviations():
-    cell = {"dataset": "mnist", "ipc": 10, "augment": True, "networks": 2, "method": "random", "accuracies": [0.9, 0.8]}
-    table = coreset_report.accuracy_table([cell])
-    assert table[1] == ["mnist", "10", "yes", "2", "85.0 ±5.0 (published 95.1 ±0.9)"]
+    cell = {"dataset": "mnist", "ipc": 10, "augment": True, "networks": 2, "method": "random", "dtype": "float32"}
+    cells = [cell | {"accuracies": [0.9, 0.8]}, cell | {"accuracies": [0.7], "dtype": "bfloat16"}]
+    table = coreset_report.accuracy_table(cells)
+    assert table[1] == ["mnist", "10", "yes", "2", "bfloat16", "70.0 (published 95.1 ±0.9)"]
+    assert table[2] == ["mnist", "10", "yes", "2", "float32", "85.0 ±5.0 (published 95.1 ±0.9)"]
 
 
 def test_speed_and_growth_at_a_small_size(tmp_path, monkeypatch):

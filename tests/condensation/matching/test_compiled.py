@@ -18,14 +18,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def fresh_compiler():
-    """Forget what other tests compiled: the number of variants is limited."""
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
-
-
 def small(shape, num_classes):
     return ConvNet(shape[0], num_classes, shape[1:], width=8, depth=2)
 
