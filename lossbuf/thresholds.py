@@ -17,6 +17,9 @@ from lossbuf import checks
 from lossbuf.gaussians import two_gaussians
 from lossbuf.scores import suspicion_order
 
+LARGEST = 1e300
+"""Larger suspicions are refused like infinite ones: differences of them would overflow."""
+
 EXACT_ROWS = 2**17
 """Rows of which :class:`Mixture` looks at every one; of more it counts how many lie where."""
 
@@ -248,7 +251,9 @@ class Otsu:
         if known is None:
             return _no_cut(len(values))
         known = np.sort(known)
-        ordered = known - known.mean()
+        # Times a power of two, which rounds nothing: squares of large values overflow, of small ones vanish.
+        scaled = np.ldexp(known, -int(np.frexp(np.abs(known).max())[1]))
+        ordered = scaled - scaled.mean()
         below = np.arange(1, len(ordered))
         sums = np.cumsum(ordered)[:-1]
         # With the mean at 0, the variance between the sides is sum^2 n / (below above), up to a constant.
@@ -291,8 +296,9 @@ def _checked(suspicion: ArrayLike) -> NDArray[np.float64]:
     values = np.asarray(suspicion, dtype=np.float64)
     if values.ndim != 1:
         raise ValueError(checks.problem("suspicion", "must have shape (n_samples,)", f"shape {values.shape}"))
-    if np.isinf(values).any():
-        raise ValueError(checks.problem("suspicion", "must be finite, or NaN for rows never seen", "infinite values"))
+    if (np.abs(values) > LARGEST).any():
+        rule = f"must be finite and within {LARGEST:g}, or NaN for rows never seen"
+        raise ValueError(checks.problem("suspicion", rule, "infinite or larger values"))
     return values
 
 

@@ -105,7 +105,7 @@ def test_two_different_values_are_cut_apart(rule, values):
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("bad", [float("inf"), -float("inf")])
 def test_infinite_values_are_refused(rule, bad):
-    with pytest.raises(ValueError, match="`suspicion` must be finite, or NaN for rows never seen"):
+    with pytest.raises(ValueError, match="`suspicion` must be finite and within 1e\\+300, or NaN for rows never seen"):
         rule([0.0, 1.0, bad, NAN])
 
 
@@ -192,6 +192,16 @@ def test_otsu_finds_the_best_of_all_cuts(kind, size, seed):
     assert cut.noise_rate == pytest.approx(cut.suspect_mask.mean())
     best = reference.otsu(values.tolist())
     assert reference.between_variance(values.tolist(), cut.threshold) == pytest.approx(best, rel=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1.0, 1e200, 9e299])
+@pytest.mark.parametrize("rule", [Otsu(), Mixture(), KnownRate(0.4)])
+def test_scale_does_not_matter(rule, scale):
+    values = np.array([-1.0, -0.9, -0.95, 0.9, 1.0])
+    cut = rule(values * scale)
+    assert cut.suspect_mask.tolist() == [False, False, False, True, True]
+    assert -0.9 * scale < cut.threshold <= 0.9 * scale
+    assert cut.noise_rate == pytest.approx(rule(values).noise_rate)
 
 
 def test_otsu_cuts_in_the_middle_of_the_gap():

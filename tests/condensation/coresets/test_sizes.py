@@ -47,7 +47,7 @@ def test_sizes_are_those_dealt_out_one_by_one(sizes, balanced):
         ({"size": 0.0}, "`size` must be a share in (0, 1] where it is no integer, got 0.0"),
         ({"size": 1.5}, "`size` must be a share in (0, 1] where it is no integer, got 1.5"),
         ({"size": math.nan}, "`size` must be a share in (0, 1] where it is no integer, got nan"),
-        ({"size": 1}, "`size` must be at least 2, a row a class, got 1. Or choose over all rows: balanced=False."),
+        ({"size": 1}, "`size` must be at least 2, a row a class, got 1. Or choose over all rows"),
     ],
 )
 def test_sizes_without_meaning_are_refused(settings, message):
