@@ -2,6 +2,7 @@
 
     python -m benchmarks.condense                                   (digits, every method: ends in minutes)
     python -m benchmarks.condense --dataset mnist --methods dc --ipc 1 --minutes 40
+    python -m benchmarks.condense --dataset fashion-mnist --methods dc --ipc 1 --minutes 40 --dtype bfloat16 --compiled
     python -m benchmarks.condense --table dc1,dsa1 --dataset mnist,fashion-mnist,cifar10 --ipc 1,10,50 --networks 20 \
         --device cuda                                               (a GPU: the published protocol)
     python -m benchmarks.condense --table dc3 --networks 20 --device cuda
@@ -237,27 +238,45 @@ METHODS: dict[str, Method] = {
 }
 
 
-def chosen(settings: Settings, device: str | None, folder: Path) -> Small:
+class How(NamedTuple):
+    """What decides no value, but for rounding.
+
+    Attributes:
+        device: Where to compute; ``None`` is a GPU if there is one.
+        folder: Of the data.
+        out: Folder of the results.
+        threads: Threads a process; ``None`` is torch's own choice.
+        compiled: Compile what can be.
+    """
+
+    device: str | None
+    folder: Path
+    out: Path
+    threads: int | None = None
+    compiled: bool = False
+
+
+def chosen(settings: Settings, how: How) -> Small:
     """A coreset."""
-    data, _, _, run = prepared(settings.dataset, settings.subset, "none", 0.0, "clean", settings.seed, device, folder)
+    data, _, _, run = prepared(
+        settings.dataset, settings.subset, "none", 0.0, "clean", settings.seed, how.device, how.folder
+    )
     chooser = CORESETS[settings.method.removesuffix("+")](run, settings.ipc, settings.seed)
     rows = torch.from_numpy(np.asarray(chooser.fit(data.x.numpy(), data.labels.numpy()).sample_indices_))
     return Small(data.x[rows], data.labels[rows])
 
 
-def learned(
-    settings: Settings, make: Callable[[Settings], Condenser], device: str | None, folder: Path, state: Path
-) -> Small:
+def learned(settings: Settings, make: Callable[[Settings], Condenser], how: How, state: Path) -> Small:
     """A condensed set; stops when the time is over."""
-    data = datasets.load(settings.dataset, folder, settings.subset)
+    data = datasets.load(settings.dataset, how.folder, settings.subset)
     end = None if settings.minutes is None else time.perf_counter() + 60 * settings.minutes
 
     def over(_: Progress) -> bool:
         return end is not None and time.perf_counter() >= end
 
     learner = make(settings)
-    if "device" in learner.get_params():
-        learner.device = device
+    known = learner.get_params()
+    learner.set_params(**{name: getattr(how, name) for name in ("device", "compiled") if name in known})
     images, labels = learner.fit_resample(data.x.numpy(), data.labels.numpy(), checkpoint=state, callback=over)
     return Small(torch.from_numpy(images), torch.from_numpy(labels), learner=learner)
 
@@ -291,20 +310,20 @@ def tested(small: Small, network: str, settings: Settings, data: datasets.Data, 
     )
 
 
-def compute(settings: Settings, device: str | None, folder: Path, out: Path) -> dict[str, Any]:
+def compute(settings: Settings, how: How) -> dict[str, Any]:
     """The values of a cell."""
-    data = datasets.load(settings.dataset, folder, settings.subset)
-    state = out / "state" / f"{settings.name}.pt"
+    data = datasets.load(settings.dataset, how.folder, settings.subset)
+    state = how.out / "state" / f"{settings.name}.pt"
     state.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     make = METHODS[settings.method].make
-    small = chosen(settings, device, folder) if make is None else learned(settings, make, device, folder, state)
+    small = chosen(settings, how) if make is None else learned(settings, make, how, state)
     seconds = time.perf_counter() - start
     values: dict[str, Any] = {"size": len(small.x), "seconds": seconds}
     if small.learner is not None:
         values["losses"] = [float(f"{loss:.4g}") for loss in small.learner.losses_]
-        save(small.learner.condensed_set(), out / "sets" / settings.name)
-    found = {network: tested(small, network, settings, data, device) for network in settings.test_on}
+        save(small.learner.condensed_set(), how.out / "sets" / settings.name)
+    found = {network: tested(small, network, settings, data, how.device) for network in settings.test_on}
     values["accuracies"] = {network: list(each.accuracies) for network, each in found.items()}
     values["eval_seconds"] = {network: each.seconds for network, each in found.items()}
     return values
@@ -324,13 +343,13 @@ def save(small: CondensedSet, path: Path) -> None:
     write_whole(path.with_suffix(".png"), lambda file: imsave(file, pictures.rgb(large), format="png"))
 
 
-def run_cell(settings: Settings, device: str | None, folder: Path, out: Path, threads: int | None) -> None:
+def run_cell(settings: Settings, how: How) -> None:
     """Compute a cell, if it is not done yet."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    path = out / f"{settings.name}.json"
-    results.cell(path, asdict(settings), lambda: compute(settings, device, folder, out))
-    (out / "state" / f"{settings.name}.pt").unlink(missing_ok=True)
+    if how.threads is not None:
+        torch.set_num_threads(how.threads)
+    path = how.out / f"{settings.name}.json"
+    results.cell(path, asdict(settings), lambda: compute(settings, how))
+    (how.out / "state" / f"{settings.name}.pt").unlink(missing_ok=True)
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -349,6 +368,7 @@ def main(
     iterations: Annotated[int | None, typer.Option(min=1, help="Of every method that learns.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Most time to learn a set.")] = None,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16, of DC and DSA.")] = "float32",
+    compiled: Annotated[bool, typer.Option(help="Compile the networks of DC and DSA; needs a C++ compiler.")] = False,
     networks: Annotated[int, typer.Option(min=1, help="Fresh networks to test on.")] = 5,
     eval_epochs: Annotated[int | None, typer.Option(min=1, help="Of each: 300, 1000 if augmented.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds.")] = 1,
@@ -381,8 +401,8 @@ def main(
         )
         for seed, (name, method, own), size in product(range(seeds), dict.fromkeys(cells), map(int, ipc.split(",")))
     ]  # fmt: skip
-    threads = 1 if jobs > 1 else None
-    Parallel(n_jobs=jobs)(delayed(run_cell)(settings, device, folder, out, threads) for settings in todo)
+    how = How(device, folder, out, threads=1 if jobs > 1 else None, compiled=compiled)
+    Parallel(n_jobs=jobs)(delayed(run_cell)(settings, how) for settings in todo)
     condense_report.show(out)
 
 
