@@ -31,7 +31,7 @@ from lossbuf.watching import Watching
 from lossbuf.weighting import hard_weights, soft_weights
 
 _KIND = "lossbuf.callback"
-_VERSION = 2
+_VERSION = 3
 _REASONS = ("not_finite", "label_out_of_range", "unknown_row", "other_label")
 
 

@@ -54,7 +54,7 @@ class LabelPosterior(HostRecord):
     While the network trains on all rows its mean output is a mixture of the classes that share a label. The transition
     matrix comes from the most confident rows (:func:`~lossbuf.transition.from_anchors`), and the mixture is undone with
     it (:func:`~lossbuf.transition.deconvolved`). The first epochs, when the network knows little, count less: epoch e
-    has weight ``min(e, warmup)``.
+    of a record has weight ``min(e, warmup)``.
 
     At the end of the warm-up the matrix is settled: later, wrong labels that are learnt by heart hide. Where training
     is to drop suspects, it does so from then on if the rows kept are expected to be pure enough (:data:`PURITY`), and
@@ -107,6 +107,7 @@ class LabelPosterior(HostRecord):
         self.warmup = checks.positive_int("warmup", warmup)
         self.drops = drops
         self.settled = self.dropping = False
+        self.begun = 0  # epochs ended when the record started
         self.register_record("settled_transition", (num_classes, num_classes), torch.float64)
         self.settled_transition.fill_diagonal_(1.0)
         self.register_record("settled_rate", (), torch.float64)
@@ -124,7 +125,7 @@ class LabelPosterior(HostRecord):
         epoch: int,
     ) -> None:
         """Add the outputs of rows that are fresh in this epoch, counted from 0; does not wait for the GPU."""
-        self.outputs.record(rows, fresh, log_probs, float(min(epoch + 1, self.warmup)))
+        self.outputs.record(rows, fresh, log_probs, float(min(epoch + 1 - self.begun, self.warmup)))
 
     @torch.no_grad()
     def end_epoch(self, epoch: int, labels: Int[Tensor, " n_samples"], noise_rate: float | None = None) -> bool:
@@ -155,6 +156,7 @@ class LabelPosterior(HostRecord):
             self.before.copy_(reading.log_odds)
             self.likely_before.copy_(reading.likely)
             self.outputs.restart()
+            self.begun = epoch
         return self.dropping
 
     @torch.no_grad()
@@ -213,8 +215,9 @@ class LabelPosterior(HostRecord):
 
     def get_extra_state(self) -> dict[str, Any]:
         """What is no tensor."""
-        return {"settled": self.settled, "dropping": self.dropping}
+        return {"settled": self.settled, "dropping": self.dropping, "begun": self.begun}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`get_extra_state` gave."""
         self.settled, self.dropping = bool(state["settled"]), bool(state["dropping"])
+        self.begun = int(state["begun"])

@@ -42,6 +42,15 @@ def test_drops_from_the_end_of_the_warm_up(device, generator):
     assert [run.run() for _ in range(5)] == [False, False, True, True, True]
 
 
+@pytest.mark.parametrize("drops", [True, False])
+def test_the_first_epochs_of_a_record_count_less(drops, device, generator):
+    run, totals = Simulation(generator, warmup=3, drops=drops, device=device), []
+    for _ in range(7):
+        run.run()
+        totals.append(run.posterior.outputs.total[0].item())
+    assert totals == ([1, 3, 0, 1, 3, 6, 9] if drops else [1, 3, 6, 9, 12, 15, 18])
+
+
 def test_the_reading_goes_on_from_before_where_nothing_is_recorded_yet(device, generator):
     run = Simulation(generator, device=device)
     run.run()
