@@ -92,7 +92,8 @@ class Settings:
         """Of the cell's file, without its ending."""
         noise = f"{self.noise_kind}-{self.noise:g}-{self.rows}-" if self.table == "noise" else ""
         augmented = "-augmented" if self.augment else ""
-        return f"{self.dataset}-{noise}{self.method}-ipc{self.ipc}{augmented}-seed{self.seed}"
+        dtype = "" if self.dtype == "float32" else f"-{self.dtype}"
+        return f"{self.dataset}-{noise}{self.method}-ipc{self.ipc}{augmented}{dtype}-seed{self.seed}"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The coreset benchmark at its smallest."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,6 +70,14 @@ def test_published_columns_and_deviations():
     table = coreset_report.accuracy_table(cells)
     assert table[1] == ["mnist", "10", "yes", "2", "bfloat16", "70.0 (published 95.1 ±0.9)"]
     assert table[2] == ["mnist", "10", "yes", "2", "float32", "85.0 ±5.0 (published 95.1 ±0.9)"]
+
+
+def test_precision_and_augmentation_have_cells_of_their_own():
+    usual = coresets.Settings(
+        table="accuracy", dataset="mnist", method="random", ipc=1, seed=0, networks=2, eval_epochs=3
+    )
+    others = [replace(usual, dtype="bfloat16"), replace(usual, augment=True), replace(usual, ipc=10)]
+    assert len({one.name for one in (usual, *others)}) == 4
 
 
 def test_speed_and_growth_at_a_small_size(tmp_path, monkeypatch):
