@@ -58,7 +58,7 @@ from torch import Tensor, nn
 from benchmarks import data as datasets
 from benchmarks import pipeline_report, results
 from benchmarks.command import data_or_exit, listed
-from benchmarks.condense import no_augmentation, siamese
+from benchmarks.condense_methods import no_augmentation, siamese
 from benchmarks.coresets import EPOCHS, PLANTED
 from benchmarks.labels import noisy_labels
 from condensation import coresets
