@@ -4,6 +4,7 @@
     python -m benchmarks.grid --jobs 2
     python -m benchmarks.grid --full --device cuda          (a GPU: all rows, ResNet-9, crops and mirror images)
     python -m benchmarks.grid --renew --out FOLDER          (after a change of ours: the peers' values stay)
+    python -m benchmarks.grid --dataset fashion-mnist --rows 0 --epochs 30 --no-peers --out runs/all-rows
 
 Protocol. A cell is a data set, a kind and a rate of noise, and a seed; it is one JSON file, and a cell that is done is
 skipped. Every method trains the same network (ConvNet, width 16) with the same settings from the same seed:
@@ -17,7 +18,8 @@ skipped. Every method trains the same network (ConvNet, width 16) with the same 
 Beside them a plain training on all rows and one on the truly clean rows, for the test accuracy that one training with
 ``ours`` is held against. Seconds are those of the same run; with ``--jobs`` each job has one thread. On a CPU the
 presets take a subset of the rows (see ``PRESETS``); ``--full`` takes all, with ResNet-9 and augmentation, and is meant
-for a GPU. Settings were chosen on seeds 100 and up; reported are 0 and up.
+for a GPU. ``--no-peers`` leaves out all that is not needed to hold ours against the oracle, so that a CPU can take all
+rows. Settings were chosen on seeds 100 and up; reported are 0 and up.
 """
 
 from __future__ import annotations
@@ -102,19 +104,22 @@ def settings_of(
     full: bool = False,
     batch_size: int | None = None,
     lr: float | None = None,
+    epochs: int | None = None,
+    rows: int | None = None,
 ) -> Settings:
-    """The settings of a cell by its data set's preset."""
+    """The settings of a cell: its data set's preset, but for what is given; ``rows`` 0 is all of them."""
     preset = PRESETS[dataset]
+    usual = None if full else preset.subset
     return Settings(
         dataset=dataset,
         noise_kind=noise_kind,
         noise=noise,
         seed=seed,
-        epochs=preset.full_epochs if full else preset.epochs,
+        epochs=epochs or (preset.full_epochs if full else preset.epochs),
         batch_size=batch_size or (512 if full else 128),
         lr=lr or (0.2 if full else 0.05),
         width=64 if full else 16,
-        subset=None if full else preset.subset,
+        subset=usual if rows is None else rows or None,
         network="resnet9" if full else "convnet",
         augment=full,
     )
@@ -153,20 +158,26 @@ class Cell:
         train(network, x, labels, self.train_settings, callback=callback, augment=augment)
         return network
 
-    def compute(self) -> dict[str, Any]:
-        """Values of all methods."""
+    def compute(self, peers: bool = True) -> dict[str, Any]:
+        """Values of all methods, or of ours alone, and of the oracle."""
         own = self.own()
-        methods = own["methods"]
+        if peers:
+            own["methods"] |= self.by_peers()
+        clean = torch.from_numpy(np.flatnonzero(~self.noisy.noise_mask))
+        oracle = self.fit(self.data.x[clean], self.labels[clean], self.data.num_classes, None)
+        own["test_accuracy"]["oracle"] = self.accuracy(oracle)
+        return own
+
+    def by_peers(self) -> dict[str, Any]:
+        """Values of all methods but ours."""
+        methods: dict[str, Any] = {}
         statistics, seconds = _timed(self._watch)
         for name, found in watching.find(statistics).items():
             methods[name] = {**self._measured(found), "seconds": seconds}
         for name, find in (("cleanlab", confident_learning.find), ("aum-package", aum.find)):
             found, seconds = _timed(lambda find=find: find(self.task))
             methods[name] = {**self._measured(found), "seconds": seconds}
-        clean = torch.from_numpy(np.flatnonzero(~self.noisy.noise_mask))
-        oracle = self.fit(self.data.x[clean], self.labels[clean], self.data.num_classes, None)
-        own["test_accuracy"]["oracle"] = self.accuracy(oracle)
-        return own
+        return methods
 
     def own(self) -> dict[str, Any]:
         """Values of ours, and of the plain training whose time it is held against."""
@@ -236,16 +247,17 @@ def run_cell(
     data_dir: Path | None,
     threads: int | None,
     renew: bool = False,
+    peers: bool = True,
 ) -> None:
     """Compute a cell, where it is not done yet; or, to renew it, ours alone where it is."""
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = datasets.load(settings.dataset, data_dir, settings.subset)
-    path = folder / settings.dataset / f"{settings.name}.json"
+    path = folder / settings.dataset / f"{settings.name}{'' if peers else '-no-peers'}.json"
     if renew:
         results.renew(path, asdict(settings), lambda values: Cell(loaded, settings, device).renewed(values))
     else:
-        results.cell(path, asdict(settings), lambda: Cell(loaded, settings, device).compute())
+        results.cell(path, asdict(settings), lambda: Cell(loaded, settings, device).compute(peers))
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -260,6 +272,9 @@ def main(
     full: Annotated[bool, typer.Option(help="All rows, ResNet-9 and augmentation: for a GPU.")] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Rows a step; 128, or 512 with --full.")] = None,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate; 0.05, or 0.2 with --full.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data, by default the preset's.")] = None,
+    rows: Annotated[int | None, typer.Option(min=0, help="Training rows, by default the preset's; 0 for all.")] = None,
+    peers: Annotated[bool, typer.Option(help="Run the peers, too.")] = True,
     jobs: Annotated[int, typer.Option(min=1, help="Cells at a time; with one thread each if several.")] = 1,
     renew: Annotated[bool, typer.Option(help="Compute ours anew in cells that are done, and no others.")] = False,
     device: Annotated[str | None, typer.Option(help="Where to train, by default a GPU if there is one.")] = None,
@@ -269,7 +284,7 @@ def main(
     names = listed("dataset", dataset, PRESETS)
     kinds = list(NOISE) if noise == "all" else [_kind(part) for part in noise.split(",")]
     todo = [
-        settings_of(name, kind, rate, seed, full, batch_size, lr)
+        settings_of(name, kind, rate, seed, full, batch_size, lr, epochs, rows)
         for seed in range(first_seed, first_seed + (seeds or max(PRESETS[name].seeds for name in names)))
         for name in names
         if seeds is not None or seed < first_seed + PRESETS[name].seeds
@@ -277,10 +292,10 @@ def main(
     ]
     with data_or_exit():
         for name in names:
-            datasets.load(name, data_dir, None if full else PRESETS[name].subset)
+            datasets.load(name, data_dir, next(settings.subset for settings in todo if settings.dataset == name))
     threads = 1 if jobs > 1 else None
     Parallel(n_jobs=jobs, verbose=1 if Console().is_terminal else 0)(
-        delayed(run_cell)(settings, out, device, data_dir, threads, renew) for settings in todo
+        delayed(run_cell)(settings, out, device, data_dir, threads, renew, peers) for settings in todo
     )
     grid_report.show(out)
 

@@ -66,17 +66,21 @@ def standings(table: pd.DataFrame) -> pd.DataFrame:
 
         row: dict[str, Any] = {**dict(zip(KEYS, key, strict=True)), "seeds": len(ours)}
         for name, sign in (("auroc", 1), ("fnr_at_rate", -1)):
+            row[name] = float(values(name).mean())
             means = {peer: float(values(name, peer).mean()) for peer in PEERS if peer in by_method}
+            if not means:
+                continue
             best = max(means, key=lambda peer, means=means, sign=sign: sign * means[peer])
             gap = sign * (values(name) - values(name, best))
             error = float(gap.std(ddof=1) / np.sqrt(len(gap))) if len(gap) > 1 else 0.0
-            row |= {name: float(values(name).mean()), f"{name} of best peer": means[best], f"{name}: best peer": best}
+            row |= {f"{name} of best peer": means[best], f"{name}: best peer": best}
             row[f"{name}: first"] = bool(gap.mean() + error >= 0)
         row["true rate"] = float(values("true_noise_rate").mean())
         row["estimated rate"] = float(values("noise_rate").mean())
         row["rate error"] = float(np.abs(values("noise_rate") - values("true_noise_rate")).mean())
         row["f1"], row["best f1"] = float(values("f1").mean()), float(values("best_f1").mean())
-        row["f1 of cleanlab"] = float(values("f1", "cleanlab").mean())
+        if "cleanlab" in by_method:
+            row["f1 of cleanlab"] = float(values("f1", "cleanlab").mean())
         row["transition error"] = float(values("transition_error").mean())
         row["suggestion right"] = float(np.mean(values("suggestion_right")))
         row["cost"] = float(np.median(values("seconds") / values("plain_seconds")))
@@ -87,8 +91,10 @@ def standings(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def fnr_gain(rows: pd.DataFrame) -> float:
-    """Mean share of the best peer's missed labels that ours finds, over structured noise."""
-    part = rows.loc[rows["noise_kind"].isin(STRUCTURED)]
+    """Mean share of the best peer's missed labels that ours finds, over structured noise; NaN where there is none."""
+    if "fnr_at_rate of best peer" not in rows:
+        return float("nan")
+    part = rows.loc[rows["noise_kind"].isin(STRUCTURED) & rows["fnr_at_rate of best peer"].notna()]
     ours, best = (part[name].to_numpy(dtype=float) for name in ("fnr_at_rate", "fnr_at_rate of best peer"))
     return float((1 - ours / best).mean()) if len(part) else float("nan")
 
@@ -119,6 +125,8 @@ def markdown(table: pd.DataFrame) -> str:
         size = "all rows" if pd.isna(first["subset"]) else f"{int(first['subset']):,} rows"
         parts.append(f"### {dataset} ({size}, {first['epochs']} epochs, {seeds} seeds)\n")
         parts.append(_pipe(_short(own)))
+        if set(mine["method"]) == {"ours"}:
+            continue
         for name, title in (("auroc", "AUROC"), ("fnr_at_rate", "FNR at the true rate"), ("f1", "F1 at the own cut")):
             parts.append(f"{title}, by method:\n")
             parts.append(_pipe(comparison(mine, name)))
@@ -131,7 +139,10 @@ def _short(rows: pd.DataFrame) -> list[dict[str, str]]:
     for row in rows.to_dict("records"):
         texts = {"noise": f"{row['noise_kind']} {row['noise']:g}"}
         for name, title in (("auroc", "AUROC"), ("fnr_at_rate", "FNR")):
-            texts[title] = f"{row[name]:.4f}" + ("" if row[f"{name}: first"] else " (not first)")
+            texts[title] = f"{row[name]:.4f}"
+            if not isinstance(row.get(f"{name}: best peer"), str):  # a cell without peers
+                continue
+            texts[title] += "" if row[f"{name}: first"] else " (not first)"
             texts[f"best peer's {title}"] = f"{row[f'{name} of best peer']:.4f} {PEERS[row[f'{name}: best peer']]}"
         texts["rate, estimated / true"] = f"{row['estimated rate']:.3f} / {row['true rate']:.3f}"
         texts["F1 / best F1"] = f"{row['f1']:.3f} / {row['best f1']:.3f}"
@@ -150,6 +161,10 @@ def _pipe(rows: list[dict[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _against(rows: pd.DataFrame) -> str:
+    return "ours against the best peer" if "auroc of best peer" in rows else "ours"
+
+
 def show(folder: Path) -> None:
     """Print the standings, and write them and all tables to the folder."""
     table = cells(folder)
@@ -163,13 +178,14 @@ def show(folder: Path) -> None:
     for dataset in dict.fromkeys(rows["dataset"]):
         own = rows.loc[rows["dataset"] == dataset]
         short = _short(own)
-        printed = Table(title=f"{dataset}: ours against the best peer, seeds: {own['seeds'].min()}")
+        printed = Table(title=f"{dataset}: {_against(own)}, seeds: {own['seeds'].min()}")
         for column in short[0]:
             printed.add_column(column)
         for row in short:
             printed.add_row(*row.values())
         console.print(printed)
-        console.print(f"{dataset}: of the best peer's missed labels, ours finds {fnr_gain(own):.0%} (structured noise)")
+        if np.isfinite(gain := fnr_gain(own)):
+            console.print(f"{dataset}: of the best peer's missed labels, ours finds {gain:.0%} (structured noise)")
     write_json(folder / "summary.json", {"standings": rows.to_dict("records")})
     write_whole(folder / "tables.md", lambda file: file.write(markdown(table).encode()))
     console.print(f"values and tables: {folder} (summary.json, tables.md)", highlight=False)

@@ -66,7 +66,7 @@ def test_the_package_and_our_aum_are_close(values):
 def test_a_done_cell_is_skipped_and_others_are_not(folder, monkeypatch):
     path = folder / "digits" / "digits-pair-flip-0.2-seed100.json"
     before = path.read_bytes()
-    monkeypatch.setattr(grid.Cell, "compute", lambda self: {"epochs": self.settings.epochs})
+    monkeypatch.setattr(grid.Cell, "compute", lambda self, peers: {"epochs": self.settings.epochs})
     grid.run_cell(SETTINGS, folder, "cpu", None, None)
     assert path.read_bytes() == before
     other = grid.Settings(**{**vars(SETTINGS), "epochs": 7})
@@ -115,6 +115,35 @@ def test_tables_are_written(folder):
         assert text in tables
     standings = json.loads((folder / "summary.json").read_text())["standings"]
     assert standings[0]["seeds"] == 1
+
+
+def test_without_peers_ours_is_held_against_the_oracle_alone(folder, values, tmp_path):
+    arguments = ["--dataset", "digits", "--noise", "pair-flip:0.2", "--seeds", "1", "--first-seed", "100", "--no-peers"]
+    result = CliRunner().invoke(grid.app, [*arguments, "--rows", "500", "--epochs", "6", "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "digits: ours, seeds: 1" in result.output
+    assert "best peer" not in result.output
+    (path,) = tmp_path.glob("digits/*.json")
+    assert path.name == "digits-pair-flip-0.2-seed100-no-peers.json"  # no cell with peers is taken for done
+    content = json.loads(path.read_text())
+    assert (content["settings"]["subset"], content["settings"]["epochs"]) == (500, 6)
+    assert content["values"]["methods"].keys() == {"ours"}
+    assert content["values"]["test_accuracy"].keys() == {"all rows", "ours", "oracle"}
+    tables = (tmp_path / "tables.md").read_text()
+    assert "accuracy: all rows / ours / oracle" in tables
+    assert "by method" not in tables
+    both = pd.concat([grid_report.cells(tmp_path), grid_report.cells(folder).assign(dataset="other")])
+    alone, beside = grid_report.standings(both).to_dict("records")
+    assert np.isnan(alone["auroc of best peer"])
+    assert beside["auroc: best peer"] in grid_report.PEERS
+    assert "cleanlab" in grid_report.markdown(both)
+
+
+def test_all_rows_where_asked():
+    assert grid.settings_of("mnist", "symmetric", 0.4, 0).subset == 10_000
+    assert grid.settings_of("mnist", "symmetric", 0.4, 0, rows=0).subset is None
+    assert grid.settings_of("mnist", "symmetric", 0.4, 0, full=True).subset is None
+    assert grid.settings_of("mnist", "symmetric", 0.4, 0, full=True, rows=500, epochs=3).subset == 500
 
 
 def test_no_cells(tmp_path):
