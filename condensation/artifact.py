@@ -32,6 +32,7 @@ from condensation.artifact_parts import (
     checked_tensor,
     described,
     fingerprint,
+    names_of,
     plain_dict,
     printable,
 )
@@ -175,15 +176,16 @@ class CondensedSet:
 
         Args:
             estimator: Fitted.
-            X: Samples it was fitted on; uint8 stays, all else becomes float32.
+            X: Samples, row by row those it was fitted on, if need be in another form, such as the images that features
+                are of; uint8 stays, all else becomes float32.
             y: Their labels.
             provenance: Of ``X``, its ``rows`` being those of the source that ``X`` is made of; by default ``X`` and
                 ``y`` are the source.
 
         Raises:
             NotFittedError: If the estimator is not fitted.
-            ValueError: If ``X``, ``y`` or ``rows`` are not as many as it was fitted on, a label is new to it, or a
-                value is not finite in float32.
+            ValueError: If ``X``, ``y`` or ``rows`` are not as many as it was fitted on, a label of a row chosen is not
+                the one given then, or a value is not finite in float32.
 
         Example:
             >>> from condensation.coresets import Herding
@@ -199,22 +201,23 @@ class CondensedSet:
             if given is not None and len(given) != n_samples:
                 raise ValueError(checks.problem(name, f"must be {n_samples}, as in `fit`", len(given)))
         indices, classes = estimator.sample_indices_, estimator.classes_
-        found = labels[indices] == classes[:, None]
-        if not found.any(0).all():
+        same = labels.size == n_samples and labels.reshape(-1)[indices] == classes[estimator.sample_classes]
+        if not np.all(same):
             raise ValueError(checks.problem("y", "must hold the labels given to `fit`", "others"))
         rows = torch.from_numpy(indices) if provenance.rows is None else provenance.rows[torch.from_numpy(indices)]
         chosen, weights = samples[indices], getattr(estimator, "sample_weight_", None)
         with np.errstate(over="ignore"):  # told of below, as not finite
             chosen = chosen if chosen.dtype == np.uint8 else chosen.astype(np.float32)
-        seed = getattr(estimator, "random_state", None)
+        settings = estimator.fitted_params
+        seed = settings.get("random_state")
         return cls(
             x=torch.from_numpy(chosen),
-            labels=torch.from_numpy(found.argmax(0).astype(np.int64)),
+            labels=torch.from_numpy(estimator.sample_classes),
             method=type(estimator).__name__,
             synthetic=False,
             weights=None if weights is None else torch.from_numpy(weights),
-            class_names=tuple(str(label) for label in classes),
-            settings=described(estimator.get_params(deep=False)),
+            class_names=names_of(classes),
+            settings=described(settings),
             seed=int(seed) if isinstance(seed, int | np.integer) else None,
             provenance=replace(provenance, rows=rows),
         )

@@ -157,7 +157,27 @@ def described(value: Any) -> Any:
 
 
 def as_array(values: Any) -> Any:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    """An array of what was given; bfloat16, which NumPy has not, becomes float32."""
+    if not isinstance(values, Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+
+
+def as_tensor(values: Any) -> Tensor:
+    """A tensor of what was given: also of an array that is read-only, runs backward or has another machine's bytes."""
+    if isinstance(values, Tensor):
+        return values
+    array = np.asarray(values)
+    if array.dtype == object:
+        array = array.astype(np.float64)
+    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+
+
+def names_of(classes: Any) -> tuple[str, ...]:
+    """Names of classes that can be printed: where one cannot, or is empty, as Python would write it."""
+    names = [str(label) for label in classes]
+    return tuple(name if name and name.isprintable() else ascii(name) for name in names)
 
 
 def check_is(name: str, value: object, kind: type) -> None:
@@ -195,7 +215,8 @@ def checked_tensor(
     if not (math.isfinite(least) and math.isfinite(most) and low <= least and most < end):
         rule = "must be finite" if low == -math.inf else f"must be finite and lie in [{low}, {end})"
         raise ValueError(checks.problem(name, rule, f"values from {least} to {most}"))
-    return value.detach().cpu().contiguous()
+    own = value.detach().cpu().contiguous()
+    return own.clone() if own.data_ptr() == value.data_ptr() else own
 
 
 def plain_dict(name: str, value: object) -> dict[str, Any]:

@@ -21,10 +21,14 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor
 
 from condensation.artifact import CondensedSet
-from condensation.artifact_parts import Normalisation, Provenance, described, fingerprint
+from condensation.artifact_parts import Normalisation, Provenance, as_array, described, fingerprint, names_of
 from condensation.evaluate import EvalSettings
 from condensation.learning import Callback, Job
 from lossbuf import checks
+from lossbuf.training import seeded
+
+_SMALLEST = 2.0**-60
+"""The largest sample weight is brought to 1 where it lies below this, or above what this divides 1 into."""
 
 _Fitted = TypeVar("_Fitted", bound="Condenser")
 
@@ -180,8 +184,13 @@ class Condenser(BaseEstimator, metaclass=ABCMeta):
 
         Raises:
             ValueError: If shapes, values or settings are not usable, or the checkpoint is of another run.
+            OSError: If the checkpoint cannot be written.
+            RuntimeError: If gradients are switched off.
         """
-        X, y = (part.detach().cpu().numpy() if isinstance(part, Tensor) else part for part in (X, y))
+        checks.gradients("fit")
+        if callback is not None and not callable(callback):
+            raise ValueError(checks.problem("callback", "must be callable", repr(callback)))
+        X, y, sample_weight = (as_array(part) if isinstance(part, Tensor) else part for part in (X, y, sample_weight))
         checked: Any = validate_data(self, X, cast(Any, y), allow_nd=True, dtype="numeric")
         images, given = checked
         if images.ndim != 4:
@@ -189,7 +198,11 @@ class Condenser(BaseEstimator, metaclass=ABCMeta):
             raise ValueError(checks.problem("X", rule, f"shape {images.shape}"))
         checks.channels_first("X", images.shape)
         check_classification_targets(given)
-        weights = _check_sample_weight(sample_weight, images, dtype=np.float32, ensure_non_negative=True)
+        counts = _check_sample_weight(sample_weight, images, dtype=np.float64, ensure_non_negative=True)
+        most = counts.max(initial=0.0)
+        if 0 < most < _SMALLEST or most > 1 / _SMALLEST:  # sums of such weights leave float32
+            counts = counts / most
+        weights = counts.astype(np.float32)
         source, kept = (len(images), fingerprint(images, given)), weights > 0
         images, given, weights = images[kept], given[kept], weights[kept]
         encoder = LabelEncoder()
@@ -199,13 +212,18 @@ class Condenser(BaseEstimator, metaclass=ABCMeta):
             raise ValueError(checks.problem("y", "must hold at least two classes", classes.tolist()))
         checks.positive_int("ipc", self.ipc)
         device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        x = torch.from_numpy(np.require(images, np.float32, ["C", "W"]))
+        with np.errstate(over="ignore"):  # told of below
+            x = torch.from_numpy(np.require(images, np.float32, ["C", "W"]))
+        if not bool(x.isfinite().all()):
+            raise ValueError(checks.problem("X", "must be finite in float32", "values beyond 3.4e38"))
         deviation, mean = torch.std_mean(x, dim=(0, 2, 3), keepdim=True, correction=0)
         deviation = torch.where(deviation > 0, deviation, 1.0)
         seed = int(check_random_state(self.random_state).randint(2**31))
         standard, counts = ((x - mean) / deviation).to(device), torch.from_numpy(weights).to(device)
         real = RealImages(standard, labels.to(device), counts, images)
-        learned = self._condense(real, Job(seed, device, None if checkpoint is None else Path(checkpoint), callback))
+        job = Job(seed, device, None if checkpoint is None else Path(checkpoint), callback)
+        with seeded(seed, device):  # so that nothing in it hangs on the process
+            learned = self._condense(real, job)
         for name in ("sample_indices_", "sample_weight_"):  # of an earlier fit, which this one may not have
             vars(self).pop(name, None)
         if learned.rows is None:
@@ -224,6 +242,13 @@ class Condenser(BaseEstimator, metaclass=ABCMeta):
             white=255 if images.dtype == np.uint8 else max(float(x.max()), math.ulp(1.0)),
         )
         self._source = source
+        params = self.get_params(deep=False)
+        seed = params.get("random_state")
+        self._at_fit = {
+            "settings": described(params),
+            "seed": int(seed) if isinstance(seed, int | np.integer) else None,
+            **self._to_train_with(),
+        }
         return self
 
     def fit_resample(
@@ -267,7 +292,7 @@ class Condenser(BaseEstimator, metaclass=ABCMeta):
         if self.labels_.ndim == 2:
             labels = torch.from_numpy(self.labels_)
         else:
-            labels = torch.arange(len(self.classes_)).repeat_interleave(self.ipc)
+            labels = torch.arange(len(self.classes_)).repeat_interleave(len(self.labels_) // len(self.classes_))
         n_samples, digest = self._source
         provenance = provenance or Provenance(n_samples=n_samples, fingerprint=digest)
         indices, weights = (getattr(self, name, None) for name in ("sample_indices_", "sample_weight_"))
@@ -277,14 +302,12 @@ class Condenser(BaseEstimator, metaclass=ABCMeta):
                 raise ValueError(checks.problem("rows", f"must be {n_samples}, as in `fit`", len(given)))
             provenance = replace(provenance, rows=rows if given is None else given[rows])
         return CondensedSet(
-            **self._to_train_with(),
+            **self._at_fit,
             x=torch.from_numpy((self.images_ - mean) / std),
             labels=labels,
             method=type(self).__name__,
-            class_names=tuple(str(label) for label in self.classes_),
+            class_names=names_of(self.classes_),
             normalisation=normal,
-            settings=described(self.get_params(deep=False)),
-            seed=int(self.random_state) if isinstance(self.random_state, int | np.integer) else None,
             synthetic=indices is None,
             weights=None if weights is None else torch.from_numpy(weights),
             provenance=provenance,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from condensation.artifact_parts import as_tensor
 from condensation.augment import Augmentation
 from condensation.ensemble import Ensemble, stackable
 from condensation.evaluation_data import EvaluationData, checked
@@ -78,6 +79,7 @@ class EvalSettings:
         checks.positive_int("networks", self.networks)
         checks.non_negative_int("seed", self.seed)
         checks.one_of("dtype", self.dtype, ("float32", "bfloat16"))
+        checks.flag("compiled", self.compiled)
 
     def precision(self) -> torch.autocast:
         """The context in which the networks compute."""
@@ -158,6 +160,7 @@ def evaluate(
             1 for networks that must be trained one by one, the temperature is not 1 for labels that are classes, the
             settings' ``dtype`` is ``"bfloat16"`` for samples in float64, or networks that are to be compiled have
             buffers or dropout, or are of several forms.
+        RuntimeError: If gradients are switched off, or torch cannot compile what is to be compiled.
 
     Source:
         Zhao et al. 2021, "Dataset Condensation with Gradient Matching", and the code published with it; the temperature
@@ -173,8 +176,11 @@ def evaluate(
         (1.0, 1.0)
     """
     start = time.perf_counter()
-    x, labels, test_x, test_labels = (torch.as_tensor(part) for part in (x, labels, test_x, test_labels))
-    weights = None if weights is None else torch.as_tensor(weights)
+    checks.gradients("evaluate")
+    x, labels, test_x, test_labels = (as_tensor(part) for part in (x, labels, test_x, test_labels))
+    weights = None if weights is None else as_tensor(weights)
+    if augment is not None and not callable(augment):
+        raise ValueError(checks.problem("augment", "must be callable, as augment(x, generator)", repr(augment)))
     settings = settings or EvalSettings()
     if together is not None:
         checks.positive_int("together", together)

@@ -108,4 +108,6 @@ def _scaled(weights: Tensor, size: int) -> Tensor:
         raise ValueError(checks.problem("weights", "must be finite and at least 0", f"{weights[row]} in row {row}"))
     if not bool((weights > 0).any()):
         raise ValueError(checks.problem("weights", "must not all be 0", "no other"))
+    if weights.max() > 2.0**60:  # a sum of such weights may be infinite
+        weights = weights / weights.max()
     return weights / weights[weights > 0].mean()

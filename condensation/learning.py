@@ -7,7 +7,8 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ _SECONDS = 10.0
 """Between two writes of a checkpoint, at least."""
 
 _NO_MATTER = {"iterations", "progress", "random_state", "device"}
+
+_MADE: WeakSet[nn.Module] = WeakSet()
+"""Networks that a factory made."""
 
 Factory = Callable[[tuple[int, ...], int], nn.Module]
 """Called with the shape of an image and the number of classes; gives a new network with weights of its own."""
@@ -47,7 +51,7 @@ class Progress(NamedTuple):
 
 
 Callback = Callable[[Progress], object]
-"""Called after every iteration; True ends the learning there."""
+"""Called after every iteration, once its state is written where that is due; True ends the learning there."""
 
 
 class Job(NamedTuple):
@@ -124,27 +128,46 @@ class Learning:
             progress: Show a progress bar, on a terminal only.
 
         Raises:
-            ValueError: If the checkpoint is of another run.
-            FloatingPointError: If a loss is not finite; the checkpoint stays that of the iterations before.
+            ValueError: If the checkpoint is of another run, or has more iterations.
+            OSError: If it cannot be written; that is found before the first iteration.
+            FloatingPointError: If a loss or what is learned is not finite; the checkpoint stays that of the iterations
+                before.
         """
         self._restore()
         path, ended = self.job.checkpoint, False
+        if len(self.losses) > iterations:
+            rule = f"must be at least {len(self.losses)}, as many as there are in {path}"
+            raise ValueError(checks.problem("iterations", rule, iterations))
+        if path is not None and not path.exists():  # found out now, and not after hours
+            self._save(path)
+            path.unlink()
         with tqdm(total=iterations, initial=len(self.losses), desc="condensing", leave=False,
                   disable=None if progress else True) as bar:  # fmt: skip
             while len(self.losses) < iterations and not ended:
                 done = len(self.losses)
-                loss = float(iterate(done, drawn_from(self.job.seed, done + 1)))
-                if not math.isfinite(loss):
-                    rule = f"must stay finite, but was {loss} in iteration {done + 1}"
-                    raise FloatingPointError(f"The loss {rule}. A lower learning rate may help.")
+                with seeded(_seed(self.job.seed, done + 1, 1), self.job.device):  # for what layers draw
+                    loss = float(iterate(done, drawn_from(self.job.seed, done + 1)))
+                self._check_finite(loss, done + 1)
                 self.losses.append(loss)
                 bar.update()
+                due = len(self.losses) == iterations or time.monotonic() - self._written >= _SECONDS
+                if path is not None and due:
+                    self._save(path)
                 if self.job.callback is not None:
                     told = {name: value.detach() for name, value in self.values.items()}
-                    ended = self.job.callback(Progress(len(self.losses), loss, told)) is True
-                last = ended or len(self.losses) == iterations
-                if path is not None and (last or time.monotonic() - self._written >= _SECONDS):
+                    answer = self.job.callback(Progress(len(self.losses), loss, told))
+                    ended = isinstance(answer, bool | np.bool_ | Tensor) and bool(answer)
+                if path is not None and ended and not due:
                     self._save(path)
+
+    def _check_finite(self, loss: float, iteration: int) -> None:
+        found = {"loss": math.isfinite(loss)}
+        found |= {name: bool(value.isfinite().all()) for name, value in self.values.items()}
+        if not all(found.values()):
+            what = next(name for name, finite in found.items() if not finite)
+            told = f"but was {loss}" if what == "loss" else "but was not"
+            rule = f"must stay finite, {told} in iteration {iteration}"
+            raise FloatingPointError(f"The {what} {rule}. A lower learning rate may help.")
 
     def _save(self, path: Path) -> None:
         state = {
@@ -179,23 +202,42 @@ class Learning:
                 check_same_form(name, value, saved.get(name))
                 value.copy_(saved[name])
         self.optimizer.load_state_dict(state["optimizer"])
+        for value in self.values.values():
+            for name, part in self.optimizer.state[value].items():
+                if isinstance(part, Tensor) and part.ndim:
+                    check_same_form(name, value, part)
         if self.also is not None:
             self.also.load_state_dict(state["also"])
-        self.losses = list(state["losses"])
+        losses = state["losses"]
+        if not isinstance(losses, list) or not all(isinstance(loss, float) and math.isfinite(loss) for loss in losses):
+            raise ValueError(checks.problem("checkpoint", "must hold a finite loss an iteration", losses))
+        self.losses = losses
 
 
 def drawn_from(seed: int, iteration: int) -> torch.Generator:
     """The generator of an iteration; 0 is for what comes before the first."""
-    state = np.random.SeedSequence(seed, spawn_key=(iteration,)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0]))
+    return torch.Generator().manual_seed(_seed(seed, iteration))
+
+
+def _seed(*of: int) -> int:
+    return int(np.random.SeedSequence(of[0], spawn_key=of[1:]).generate_state(1, np.uint64)[0])
 
 
 def fresh_network(
     factory: Factory, shape: tuple[int, ...], num_classes: int, device: torch.device, generator: torch.Generator
 ) -> nn.Module:
-    """A network with weights drawn from the generator, on the device."""
+    """A network with weights drawn from the generator, on the device.
+
+    Raises:
+        ValueError: If the factory gives a network that it gave before, or something else.
+    """
     with seeded(int(torch.randint(2**62, (1,), generator=generator)), device):
         network = factory(shape, num_classes)
+    if not isinstance(network, nn.Module):
+        raise ValueError(checks.problem("network", "must make a torch.nn.Module", type(network).__name__))
+    if network in _MADE:
+        raise ValueError(checks.problem("network", "must make a new network at every call", "one it made before"))
+    _MADE.add(network)
     return network.to(device)
 
 
@@ -223,8 +265,15 @@ def _identity(seed: int, values: dict[str, Tensor], data: list[Tensor], settings
     digest = hashlib.sha256()
     for part in data:
         digest.update(repr(tuple(part.shape)).encode() + part.cpu().contiguous().numpy().tobytes())
+    x, labels, *_ = data
+    factory, of_network = settings.get("network"), []
+    if callable(factory):
+        made = cast(Factory, factory)
+        network = fresh_network(made, tuple(x.shape[1:]), int(labels.max()) + 1, x.device, drawn_from(0, 0))
+        of_network = [repr(network), [(name, tuple(value.shape)) for name, value in network.named_parameters()]]
     return {
         **{name: described(value) for name, value in settings.items() if name not in _NO_MATTER},
+        "of_network": hashlib.sha256(repr(of_network).encode()).hexdigest(),
         "values": {name: tuple(value.shape) for name, value in values.items()},
         "seed": seed,
         "data": digest.hexdigest(),

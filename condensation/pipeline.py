@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from condensation.artifact import CondensedSet
-from condensation.artifact_parts import Cleaning, Provenance, described, fingerprint
+from condensation.artifact_parts import Cleaning, Provenance, as_array, described, fingerprint
 from condensation.condenser import Condenser
 from condensation.coresets.base import Coreset
 from condensation.coresets.forgetting import Forgetting, statistics_of
@@ -107,7 +107,7 @@ class CleanAndCondense(BaseEstimator):
             ValueError: If shapes, values or settings are not usable, or cleaning leaves a class without rows.
         """
         self._check_settings(checkpoint, callback)
-        X, y = (part.detach().cpu().numpy() if isinstance(part, Tensor) else part for part in (X, y))
+        X, y = (as_array(part) if isinstance(part, Tensor) else part for part in (X, y))
         checked: Any = validate_data(self, X, cast(Any, y), allow_nd=True, dtype="numeric")
         samples, labels = checked
         check_classification_targets(labels)
@@ -133,13 +133,16 @@ class CleanAndCondense(BaseEstimator):
         samples, labels = samples[kept], labels[kept]
         if isinstance(condenser, Coreset):
             condenser.fit(samples, labels)
-            self._set = CondensedSet.of_coreset(condenser, samples, labels, provenance=provenance)
+        else:
+            condenser.fit(samples, labels, checkpoint=checkpoint, callback=callback)
+        self.condenser_, self.kept_indices_, self.classes_ = condenser, kept, classes  # whatever fails below
+        if isinstance(condenser, Coreset):
             chosen = condenser.sample_indices_
             self._resampled = samples[chosen], labels[chosen]
+            self._set = CondensedSet.of_coreset(condenser, samples, labels, provenance=provenance)
         else:
-            self._resampled = condenser.fit_resample(samples, labels, checkpoint=checkpoint, callback=callback)
+            self._resampled = condenser.images_, condenser.labels_
             self._set = condenser.condensed_set(provenance=provenance)
-        self.condenser_, self.kept_indices_, self.classes_ = condenser, kept, classes
         return self
 
     def fit_resample(

@@ -141,6 +141,8 @@ def changed_alike(
     """Real and synthetic images, class by class changed by one draw; unchanged where there is no augmentation."""
     if augment is None:
         return real, synthetic
+    if not hasattr(augment, "draw"):
+        raise ValueError(checks.problem("augment", "must be a SiameseAugmentation", repr(augment)))
     changes = [augment.draw(generator) for _ in range(len(real))]
     pairs = [(change(one), change(other)) for change, one, other in zip(changes, real, synthetic, strict=True)]
     return torch.stack([one for one, _ in pairs]), torch.stack([other for _, other in pairs])

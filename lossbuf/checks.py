@@ -72,6 +72,48 @@ def non_negative_float(name: str, value: object) -> float:
     return float(value)
 
 
+def flag(name: str, value: object) -> bool:
+    """Return ``value``; raise ``ValueError`` unless it is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(problem(name, "must be True or False", repr(value)))
+    return value
+
+
+def gradients(what: str) -> None:
+    """Raise ``RuntimeError`` where gradients are switched off, as nothing can be trained there."""
+    if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+        mode = "torch.inference_mode()" if torch.is_inference_mode_enabled() else "torch.no_grad()"
+        raise RuntimeError(f"{what} trains a network, which needs gradients: call it outside of {mode}.")
+
+
+def row_numbers(name: str, rows: object, n_samples: int) -> Tensor:
+    """Check which rows are meant, once, where waiting for the device does no harm.
+
+    Args:
+        name: Name of the argument, for the message.
+        rows: Row numbers in ``[0, n_samples)``, shape ``(n_rows,)``, or a mask, shape ``(n_samples,)``.
+        n_samples: Rows there are.
+
+    Returns:
+        Row numbers as ``int64``, shape ``(n_rows,)``, at least one.
+
+    Raises:
+        ValueError: If they are anything else, or none.
+    """
+    tensor = torch.as_tensor(rows)
+    if tensor.ndim != 1 or tensor.dtype not in {*_INTEGERS, torch.bool}:
+        rule = "must be row numbers, shape (n_rows,), or a mask"
+        raise ValueError(problem(name, rule, f"{tensor.dtype} of shape {tuple(tensor.shape)}"))
+    if tensor.dtype == torch.bool:
+        if len(tensor) != n_samples:
+            raise ValueError(problem(name, f"must have {n_samples} values where it is a mask", len(tensor)))
+        tensor = tensor.nonzero().flatten()
+    if not len(tensor):
+        raise ValueError(problem(name, "must hold at least one row", "none"))
+    in_range(name, tensor, n_samples)
+    return tensor.long()
+
+
 def rate(name: str, value: object) -> float:
     """Return ``value`` as ``float``; raise ``ValueError`` unless it lies in [0, 1]."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:

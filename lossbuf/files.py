@@ -207,10 +207,11 @@ def load_tensors(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
             warnings.simplefilter("ignore", UserWarning)  # of a pickle of another version
             content = torch.load(path, map_location="cpu", weights_only=True)
         _check_plain("content", content, [size])
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError, IsADirectoryError):  # which do not tell what is in it
         raise
     except Exception as error:  # a damaged file may raise almost anything
-        reason = "it is damaged, or holds more than tensors and plain values"
+        folder = Path(path).is_dir()
+        reason = "it is a folder" if folder else "it is damaged, or holds more than tensors and plain values"
         raise ValueError(f"`path` must be a file saved by lossbuf, got {path}: {reason}.") from error
     if not isinstance(content, dict) or content.get("kind") != kind:
         found = content.get("kind", "no kind") if isinstance(content, dict) else type(content).__name__

@@ -68,7 +68,8 @@ def class_dependent(num_classes: int, noise_rate: float, confusions: Mapping[int
     checks.rate("noise_rate", noise_rate)
     transition = np.eye(num_classes)
     for true, given in confusions.items():
-        if not (0 <= true < num_classes and 0 <= given < num_classes):
+        integers = all(isinstance(c, int | np.integer) and not isinstance(c, bool) for c in (true, given))
+        if not (integers and 0 <= true < num_classes and 0 <= given < num_classes):
             raise ValueError(
                 checks.problem("confusions", f"must map classes in [0, {num_classes})", f"{true}: {given}")
             )
@@ -145,7 +146,14 @@ def instance_dependent(
         return compared(true, true.copy(), 1)
     if not np.isfinite(flat).all():
         raise ValueError(checks.problem("x", "must be finite", "NaN or infinite values"))
-    flat = (flat - flat.mean()) / max(float(flat.std()), 1e-12)
+    if not flat.size:
+        raise ValueError(checks.problem("x", "must hold values", f"shape {np.shape(x)}"))
+    with np.errstate(over="ignore", invalid="ignore"):  # told of below
+        deviation = float(flat.std())
+    if not np.isfinite(deviation):
+        mend = "Divide it by its largest value."
+        raise ValueError(checks.problem("x", "must have a deviation that is finite in float32", deviation, mend))
+    flat = (flat - flat.mean()) / max(deviation, 1e-12)
     generator = np.random.default_rng(random_state)
     flip = _flip_probabilities(generator, noise_rate, len(true))
     projection = generator.standard_normal((num_classes, flat.shape[1], num_classes), dtype=np.float32)

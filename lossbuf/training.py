@@ -59,7 +59,8 @@ class TrainSettings:
         checks.positive_float("lr", self.lr)
         checks.rate("momentum", self.momentum)
         checks.rate("weight_decay", self.weight_decay)
-        checks.non_negative_int("seed", self.seed)
+        if checks.non_negative_int("seed", self.seed) >= 2**63:
+            raise ValueError(checks.problem("seed", "must be below 2**63", self.seed))
 
     def torch_device(self) -> torch.device:
         """The device to train on."""
@@ -102,11 +103,18 @@ class History:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's generators start from ``seed`` inside, and go on as before outside."""
-    devices = [device] if device.type == "cuda" else []
+    """Torch's generators start from ``seed`` inside, and go on as before outside; new tensors are float32.
+
+    Both belong to the process: two threads must not be inside at a time.
+    """
+    devices, usual = [device] if device.type == "cuda" else [], torch.get_default_dtype()
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        yield
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(usual)
 
 
 def build(factory: Callable[[], nn.Module], settings: TrainSettings) -> nn.Module:
@@ -133,14 +141,14 @@ def train(
     checkpoint_steps: int | None = None,
     progress: str | None = None,
 ) -> History:
-    """Train a network in place.
+    """Train a network in place; not in two threads at a time, as torch's generators are the process's.
 
     Args:
         network: Gives logits for a batch of ``x``.
         x: Samples; they are moved to the device whole.
         labels: Given labels.
         settings: How to train.
-        rows: The rows to train on; by default all.
+        rows: The rows to train on, as numbers or as a mask, shape ``(n_samples,)``; by default all.
         callback: Sees every step, with the rows as its indices, and weights the loss; with a checkpoint it must be a
             :class:`ResumableCallback`, as :class:`~lossbuf.callback.LossBufferCallback` is.
         augment: Changes each batch of ``x`` before the network sees it, as :class:`~lossbuf.augment.CropFlip` does;
@@ -157,10 +165,12 @@ def train(
         The values of every epoch, those before an interruption too.
 
     Raises:
-        ValueError: If ``x`` and ``labels`` differ in length, there are no rows, ``checkpoint_steps`` is no positive
-            integer, the checkpoint is not of this run or cannot hold the callback, or ``after_epoch`` returned what it
-            cannot hold.
+        ValueError: If ``x`` and ``labels`` differ in length, there are no rows or some that ``x`` has not, a label
+            among them is no class, ``checkpoint_steps`` is no positive integer, the checkpoint is not of this run or
+            cannot hold the callback, or ``after_epoch`` returned what it cannot hold.
+        RuntimeError: If gradients are switched off.
     """
+    checks.gradients("train")
     if checkpoint_steps is not None:
         checks.positive_int("checkpoint_steps", checkpoint_steps)
     run = _Run(network, x, labels, settings, rows, callback, augment, mix, checkpoint)
@@ -205,10 +215,10 @@ class _Run:
             raise ValueError(checks.problem("callback", rule, type(callback).__name__))
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.device = settings.torch_device()
-        self.x, self.labels = x.to(self.device), labels.to(self.device)
-        self.rows = torch.arange(len(x), device=self.device) if rows is None else rows.to(self.device)
-        if not len(self.rows):
-            raise ValueError(checks.problem("rows", "must hold at least one row", "none"))
+        kept = checks.row_numbers("rows", torch.arange(len(x)) if rows is None else rows, len(x))
+        checks.class_labels("labels" if rows is None else "labels[rows]", labels[kept.to(labels.device)])
+        self.x, self.labels, self.rows = x.to(self.device), labels.to(self.device, torch.int64), kept.to(self.device)
+        self._data = "" if checkpoint is None else _digest(x)
         self.steps_an_epoch = math.ceil(len(self.rows) / settings.batch_size)
         self.step = 0
         self.history = History()
@@ -333,7 +343,7 @@ class _Run:
         return {
             **asdict(self.settings),
             "network": hashlib.sha256(repr(weights).encode()).hexdigest(),
-            "x": tuple(self.x.shape),
+            "x": (*self.x.shape, self._data),
             "labels": _digest(self.labels),
             "rows": _digest(self.rows),
             "augment": _named(self.augment),
@@ -358,7 +368,7 @@ def _named(value: object) -> str:
 
 
 def _digest(values: Tensor) -> str:
-    return hashlib.sha256(values.cpu().to(torch.int64).numpy().tobytes()).hexdigest()
+    return hashlib.sha256(values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data).hexdigest()
 
 
 @torch.no_grad()

@@ -287,3 +287,18 @@ def test_instance_dependent_noise_refuses_bad_arguments():
     for rate in (-0.1, 1.5):
         with pytest.raises(ValueError, match="`noise_rate` must lie in"):
             noise.instance_dependent(np.zeros((2, 4)), [0, 1], rate)
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+@pytest.mark.parametrize("confusions", [{True: 0}, {0: True}, {0.5: 1}, {0: 1.0}, {"0": 1}])
+def test_confusions_of_what_is_no_class(confusions):
+    with pytest.raises(ValueError, match=r"`confusions` must map classes in \[0, 3\)"):
+        noise.class_dependent(3, 0.4, confusions)
+
+
+def test_samples_too_large_to_be_told_apart():
+    x, labels = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 4
+    with pytest.raises(ValueError, match="`x` must have a deviation that is finite in float32"):
+        noise.instance_dependent(x * 1e30, labels, 0.4, random_state=0)
+    with pytest.raises(ValueError, match="`x` must hold values"):
+        noise.instance_dependent(np.empty((40, 0)), labels, 0.4, random_state=0)

@@ -335,6 +335,70 @@ def test_bad_arguments(data):
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 25, 1024])
+@pytest.mark.parametrize("kind", [torch.bool, torch.int32, torch.uint8])
+def test_rows_as_a_mask_or_as_other_integers(data, kind):
+    mask = torch.arange(25) % 2 == 0
+    rows = mask if kind == torch.bool else mask.nonzero().flatten().to(kind)
+    spies, networks = [Spy(data[1]) for _ in range(2)], [build(dropout_net, SETTINGS) for _ in range(2)]
+    for network, spy, given in zip(networks, spies, [rows, mask.nonzero().flatten()], strict=True):
+        train(network, *data, SETTINGS, rows=given, callback=spy)
+    assert set(torch.cat(spies[0].seen).tolist()) == set(mask.nonzero().flatten().tolist())
+    assert bits(networks[0].state_dict()) == bits(networks[1].state_dict())
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (torch.tensor([0, -1]), r"`rows` must lie in \[0, 25\), got -1"),
+        (torch.tensor([0, 25]), r"`rows` must lie in \[0, 25\), got 25"),
+        (torch.ones(24, dtype=torch.bool), "`rows` must have 25 values where it is a mask, got 24"),
+        (torch.zeros(25, dtype=torch.bool), "`rows` must hold at least one row"),
+        (torch.tensor([0.0, 1.0]), "`rows` must be row numbers"),
+        (torch.tensor([[0, 1]]), "`rows` must be row numbers"),
+    ],
+)
+def test_rows_that_there_are_not(data, rows, message):
+    with pytest.raises(ValueError, match=message):
+        train(dropout_net(), *data, SETTINGS, rows=rows)
+
+
+def test_labels_that_are_no_classes(data):
+    x, labels = data
+    with pytest.raises(ValueError, match=r"`labels` must lie in \[0, num_classes\), got -100 at row 3"):
+        train(dropout_net(), x, labels.where(torch.arange(25) != 3, -100), SETTINGS)
+    only = torch.arange(25) != 3  # what is not trained on may be anything
+    train(dropout_net(), x, labels.where(only, -100), SETTINGS, rows=only)
+    with pytest.raises(ValueError, match="`labels` must be integers"):
+        train(dropout_net(), x, labels.float(), SETTINGS)
+
+
+def test_where_gradients_are_off(data):
+    for off in (torch.no_grad, torch.inference_mode):
+        with off(), pytest.raises(RuntimeError, match=rf"call it outside of torch\.{off.__name__}\(\)"):
+            train(dropout_net(), *data, SETTINGS)
+
+
+def test_another_default_type_changes_nothing(data):
+    networks = [build(dropout_net, SETTINGS)]
+    train(networks[0], *data, SETTINGS)
+    torch.set_default_dtype(torch.float64)
+    try:
+        networks.append(build(dropout_net, SETTINGS))
+        train(networks[1], *data, SETTINGS)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert bits(networks[0].state_dict()) == bits(networks[1].state_dict())
+
+
+def test_a_checkpoint_of_other_samples_is_refused(data, tmp_path):
+    x, labels = data
+    path = tmp_path / "run.pt"
+    train(build(dropout_net, SETTINGS), x, labels, SETTINGS, checkpoint=path)
+    with pytest.raises(ValueError, match="`checkpoint` must be of a run with the same network, data"):
+        train(build(dropout_net, SETTINGS), x * 3 + 1, labels, SETTINGS, checkpoint=path)
+
+
 def test_predict(data, batch_size, device):
     network = build(dropout_net, replace(SETTINGS, device=str(device)))
     logits = predict(network, data[0], batch_size)

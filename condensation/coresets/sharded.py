@@ -117,9 +117,9 @@ class Sharded(Coreset):
         samples = np.concatenate([part.samples for part in found])[order[np.searchsorted(every, rows, sorter=order)]]
         validate_data(self, cast(Any, samples), reset=True, allow_nd=True, dtype=None)
         place = np.searchsorted(known.starts, rows, side="right") - 1
-        self.classes_, self.sample_indices_ = known.classes, rows
+        self._keep(known.classes, rows, known.labels, None)
         self.shard_rows_ = np.stack([place, rows - known.starts[place]], axis=1)
-        self._n_samples, self._transforms = len(known.labels), False
+        self._transforms = False
         return samples, known.classes[known.labels[rows]]
 
     def _asked(self, labels: Tensor, classes: NDArray[Any], stacklevel: int = 5) -> tuple[Tensor, list[int]]:

@@ -169,7 +169,7 @@ class _Plan:
             _at_once("classes_at_once", given.classes_at_once),
             _at_once("rows_at_once", given.rows_at_once),
             checks.one_of("dtype", given.dtype, ("float32", "bfloat16")),
-            bool(given.compiled),
+            checks.flag("compiled", given.compiled),
         )
 
 

@@ -47,8 +47,7 @@ class ReadSettings:
         for name in ("label", "image", "row_id"):
             if not isinstance(getattr(self, name), str | None):
                 raise ValueError(checks.problem(name, "must be a text or None", repr(getattr(self, name))))
-        if not isinstance(self.follow_links, bool):
-            raise ValueError(checks.problem("follow_links", "must be True or False", repr(self.follow_links)))
+        checks.flag("follow_links", self.follow_links)
         if self.image_size is not None and checks.positive_int("image_size", self.image_size) < 4:
             raise ValueError(checks.problem("image_size", "must be at least 4", self.image_size))
 

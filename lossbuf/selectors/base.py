@@ -91,11 +91,20 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
         return self._transform
 
     def _transform(self, X: Any) -> Any:
-        array = self._samples(X, reset=False)
-        if _fingerprint(array) != self._fitted_on:
+        if _fingerprint(self._samples(X, reset=False)) != self._fitted_on:
             mend = "New data has no rows to drop: pass it on as it is."
             raise ValueError(checks.problem("X", "must be the X that was given to `fit`", "another", mend))
         return _rows(X, self.sample_indices_)
+
+    @property
+    def sample_classes(self) -> NDArray[np.int64]:
+        """Classes in ``[0, num_classes)`` of the rows chosen, as given to :meth:`fit`, shape ``(k,)``."""
+        return self._sample_classes
+
+    @property
+    def fitted_params(self) -> dict[str, Any]:
+        """The settings at the time of :meth:`fit`."""
+        return self._fitted_params
 
     def get_support(self, indices: bool = False) -> NDArray[Any]:
         """Mask of the rows chosen, shape ``(n_samples,)``, or their indices."""
@@ -114,8 +123,14 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
         labels = torch.from_numpy(np.asarray(encoder.fit_transform(y_array), dtype=np.int64))
         classes: NDArray[Any] = np.asarray(encoder.classes_)
         chosen = (select or self._select)(X_array, labels, classes)
-        self.classes_, self.sample_indices_ = classes, chosen
-        self._n_samples, self._fitted_on = len(X_array), _fingerprint(X_array)
+        self._keep(classes, chosen, labels.numpy(), _fingerprint(X_array))
+
+    def _keep(
+        self, classes: NDArray[Any], chosen: NDArray[np.int64], labels: NDArray[np.int64], fitted_on: str | None
+    ) -> None:
+        """Keep what was chosen, and what it was chosen from: classes, labels of all rows and their fingerprint."""
+        self.classes_, self.sample_indices_, self._n_samples = classes, chosen, len(labels)
+        self._sample_classes, self._fitted_params, self._fitted_on = labels[chosen], self.get_params(False), fitted_on
 
     def _samples(self, X: Any, y: Any = "no_validation", reset: bool = True) -> Any:
         checked = validate_data(self, _as_array(X), y, reset=reset, allow_nd=True, dtype="numeric")
@@ -125,7 +140,10 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
 
 
 def _as_array(values: Any) -> Any:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    if not isinstance(values, Tensor):
+        return values
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
 def _rows(values: Any, rows: NDArray[np.int64]) -> Any:

@@ -196,8 +196,36 @@ def test_another_set_than_the_fitted_one():
         CondensedSet.of_coreset(estimator, X, [7] * 6)
     with pytest.raises(ValueError, match=r"`rows` must be 6, as in `fit`, got 2\."):
         CondensedSet.of_coreset(estimator, X, y, provenance=Provenance(rows=torch.tensor([0, 1])))
+    with pytest.raises(ValueError, match="`y` must hold the labels given to `fit`"):
+        CondensedSet.of_coreset(estimator, X, y[::-1])
+    with pytest.raises(ValueError, match="`y` must hold the labels given to `fit`"):
+        CondensedSet.of_coreset(estimator, X, np.tile(y, (3, 1)).T)
     with pytest.raises(ValueError, match="`x` must be finite"):
         CondensedSet.of_coreset(estimator, X + 1e300, y)
+    column = np.array(y)[:, None]
+    assert CondensedSet.of_coreset(estimator, X, column).labels.tolist() == [0, 1]
+
+
+def test_a_coreset_is_told_as_it_was_fitted():
+    X, y = np.arange(12.0).reshape(6, 2), [0, 1, 0, 1, 0, 1]
+    estimator = Herding(ipc=1, random_state=4).fit(X, y).set_params(ipc=3, random_state=5)
+    made = CondensedSet.of_coreset(estimator, X, y)
+    assert (made.seed, made.settings["ipc"], len(made)) == (4, 1, 2)
+
+
+@pytest.mark.parametrize("name", ["ice\u00a0cream", "\u200b", "", "two\nlines"])
+def test_names_of_classes_that_cannot_be_printed(name, tmp_path):
+    X, y = np.arange(12.0).reshape(6, 2), np.array([name, "b", "c"] * 2)
+    made = CondensedSet.of_coreset(Herding(ipc=1).fit(X, y), X, y)
+    made.save(tmp_path / "a.npz")
+    assert set(CondensedSet.load(tmp_path / "a.npz").class_names) == {ascii(name), "b", "c"}
+
+
+def test_a_set_keeps_its_own_memory():
+    x = torch.ones(2, 1, 2, 2)
+    made = CondensedSet(x=x, labels=torch.tensor([0, 1]), method="m")
+    x.zero_()
+    assert made.x.all()
 
 
 def test_settings_as_plain_values():

@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from condensation.condenser import RealImages
+from condensation.evaluate import EvalSettings
 from condensation.matching import GradientMatching
 from condensation.matching.networks import Networks
+from condensation.shared_graph import SharedGraph
 from lossbuf.networks import ConvNet
 
 pytestmark = [
@@ -78,3 +80,43 @@ def test_networks_that_cannot_share_a_graph_are_refused():
     networks.fresh(torch.Generator())
     with pytest.raises(ValueError, match="`network` must make networks of one form"):
         networks.fresh(torch.Generator())
+
+
+@pytest.mark.slow
+def test_other_networks_of_the_class_do_not_count():
+    """torch runs code uncompiled, without a word, once it has made eight graphs of it."""
+    x, y = images()
+    settings = {"ipc": 1, "network": small, "iterations": 1, "outer_steps": 1, "batch_size": 16, "random_state": 0}
+    alone = GradientMatching(**settings, compiled=True, device="cpu").fit(x, y).images_
+    made = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for size in range(12, 30, 2):
+        graph = SharedGraph()
+        graph.adopt(ConvNet(1, 3, (size, size), width=8, depth=2))
+        graph.graph(torch.zeros(4, 1, size, size))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == made + 9
+    np.testing.assert_array_equal(GradientMatching(**settings, compiled=True, device="cpu").fit(x, y).images_, alone)
+
+
+def test_without_a_compiler_it_is_told_what_to_do(monkeypatch):
+    graph = SharedGraph()
+    network = small((1, 8, 8), 3)
+    graph.adopt(network)
+
+    def broken(x):
+        raise OSError("no C++ compiler")
+
+    monkeypatch.setattr(graph.graph, "_run", broken)
+    with pytest.raises(
+        RuntimeError, match=r"`compiled` must be False where torch.compile fails, got no C\+\+ compiler"
+    ):
+        graph.graph(torch.zeros(4, 1, 8, 8))
+    with pytest.raises(RuntimeError, match="channels"):  # what fails without it, too, is told as it is
+        graph.graph(torch.zeros(4, 2, 8, 8))
+
+
+@pytest.mark.parametrize("value", ["no", None, 1])
+def test_compiled_is_true_or_false(value):
+    with pytest.raises(ValueError, match="`compiled` must be True or False"):
+        EvalSettings(compiled=value)
+    with pytest.raises(ValueError, match="`compiled` must be True or False"):
+        GradientMatching(ipc=1, iterations=1, compiled=value).fit(*images())
