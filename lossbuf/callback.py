@@ -296,7 +296,7 @@ class LossBufferCallback(Watching):
 
     def _told_verdict(self) -> Verdict:
         verdict = self._verdict()
-        found = doubts.of_nothing_seen(verdict) or doubts.of_verdict(verdict, self.noise_rate)
+        found = doubts.of_nothing_seen(verdict) or doubts.of_verdict(verdict, self.noise_rate, self.cut is not None)
         found += doubts.of_epochs(self.dynamics.rows_in_epoch, self.n_samples)
         if self.mode != "watch" and self.epoch and not self.weighted:
             found += doubts.of_nothing_dropped(self.epoch, self.warmup, self.posterior)

@@ -41,7 +41,8 @@ class IndexedDataset(Dataset[tuple[Any, ...]]):
         num_classes: Number of classes.
 
     Raises:
-        ValueError: If the data set is empty, or a label is no integer in ``[0, num_classes)``.
+        ValueError: If the data set is empty, its samples are no tuples, or a label is no integer in
+            ``[0, num_classes)``.
 
     Example:
         >>> data = TensorDataset(torch.zeros(3, 2), torch.tensor([0, 1, 1]))
@@ -67,7 +68,7 @@ class IndexedDataset(Dataset[tuple[Any, ...]]):
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         row = range(len(self))[index]  # negative indices count from the end; beyond it is an IndexError
-        sample = self.dataset[row]
+        sample = _checked(self.dataset[row])
         if self._relabelled:
             sample = (sample[0], int(self.labels[row]), *sample[2:])
         return (*sample, row)
@@ -83,7 +84,14 @@ def _labels_of(dataset: SizedDataset) -> Any:
         for name in ("targets", "labels"):
             if hasattr(dataset, name):
                 return getattr(dataset, name)
-    return [int(dataset[row][1]) for row in range(len(dataset))]
+    return [int(_checked(dataset[row])[1]) for row in range(len(dataset))]
+
+
+def _checked(sample: Any) -> Any:
+    if not isinstance(sample, tuple | list) or len(sample) < 2:
+        mend = "Wrap it, or number the rows yourself and give them to the callback."
+        raise ValueError(checks.problem("dataset", "must have samples (x, label, ...)", type(sample).__name__, mend))
+    return sample
 
 
 def standardised(x: NDArray[Any], *others: NDArray[Any]) -> list[Tensor]:

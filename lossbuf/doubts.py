@@ -10,28 +10,55 @@ from lossbuf.verdict import Verdict
 DISAGREEMENT = 0.1
 """Difference between the two estimates of the noise rate, beyond chance, that is told."""
 
+FAR_LESS = 0.25
+"""Share of one estimate under which the other is told of sooner: beyond chance and half of that difference."""
+
+MORE_SUSPECTS = 1.5
+"""Suspects over the number of wrong labels estimated, above which it is told."""
+
 LEAST_FOUND = 0.6
 """Share of the planted labels found under which it is told."""
 
 
-def of_verdict(verdict: Verdict, given: float | None = None) -> list[str]:
-    """Classes with most labels wrong, and estimates that disagree where no rate was given."""
+def of_verdict(verdict: Verdict, given: float | None = None, ruled: bool = False) -> list[str]:
+    """Classes with most labels wrong or lost, estimates that disagree, and a cut that means little.
+
+    Args:
+        verdict: The verdict.
+        given: The noise rate, where it is known.
+        ruled: Somebody said where to cut.
+    """
     found = []
     if len(verdict.hidden):
         found.append(
             f"More than half of the labels of true class {', '.join(map(str, verdict.hidden))} seem wrong, so the "
             "labels alone cannot tell which they are: look at some by hand. Is the network still weak, train longer."
         )
+    for label, seen, expected in verdict.lost:
+        found.append(
+            f"Of the labels of class {label} {seen:.0%} are suspect, where {expected:.0%} were to be expected: once "
+            "most of a class is dropped the network forgets it. Look at these by hand; give more steps (smaller "
+            "batches, more epochs) or a better network."
+        )
     if verdict.noise_rates is not None and verdict.noise_rate_interval is not None:
         first, second = verdict.noise_rates[:2]
         low, high = verdict.noise_rate_interval
         least, most = min(verdict.noise_rates), max(verdict.noise_rates)
         by_chance = max(high - most, least - low)  # one of them may be cut off at 0 or 1
-        if given is None and abs(first - second) > DISAGREEMENT + by_chance:
+        far = min(first, second) < FAR_LESS * max(first, second)
+        allowed = max(DISAGREEMENT / 2, by_chance) if far else DISAGREEMENT + by_chance
+        if given is None and abs(first - second) > allowed:
             found.append(
                 f"The two estimates of the noise rate disagree: {first:.2f} by the most confident rows, {second:.2f} "
                 "by all. Give `noise_rate` if you know it, or `max_fdr`; or train longer, or with a shorter `warmup`."
             )
+    share, slack = float(verdict.suspect_mask.mean()), max(0.02, 5 / len(verdict.suspicion))
+    if not ruled and share > MORE_SUSPECTS * verdict.noise_rate + slack:
+        found.append(
+            f"{share:.0%} of the labels are suspect, but only {verdict.noise_rate:.0%} more likely wrong than right: "
+            "right and wrong labels are hardly told apart. Go by the order and not by the cut, or train longer or with "
+            "a better network."
+        )
     check = verdict.planted
     if check is not None and check.found + 2 * check.found_error < LEAST_FOUND:
         found.append(

@@ -1,4 +1,4 @@
-"""Wrong labels from out-of-sample probabilities, called as cleanlab is, judged by the scores of this package.
+"""Wrong labels from out-of-sample probabilities, for users of cleanlab, judged by the scores of this package.
 
 For those who have the probabilities already, from cross-validation of any classifier. There is no history of a training
 then, so there is one view: the transition matrix P(given | true) is counted from the rows that are most surely of each

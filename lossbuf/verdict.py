@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from lossbuf.posterior import LabelPosterior
 from lossbuf.scores import suspicion_order
 from lossbuf.statistics import SUSPICIONS, SampleStatistics
 from lossbuf.thresholds import Cut, CutRule, KnownRate, MaxF1, MaxFDR, Mixture, with_floor
-from lossbuf.transition import is_even
+from lossbuf.transition import is_even, true_shares
 
 RANKINGS = ("posterior", *SUSPICIONS)
 """What rows can be ranked by."""
@@ -51,6 +52,8 @@ class Verdict:
             Where nothing was dropped the first two are the same. It is no confidence interval: what the estimates
             share, outputs that are vague or wrong labels learnt by heart, is not in it.
         hidden: Classes of which more than half of the labels seem wrong.
+        lost: Classes of which far more labels are suspect than the transition matrix expects: each with the share that
+            is and the share expected.
         bounded: Suspects may be more likely right than wrong: nobody said how many or which labels are wrong.
         planted: What became of the planted labels, where there are any.
     """
@@ -63,6 +66,7 @@ class Verdict:
     noise_rates: tuple[float, ...] | None = None
     noise_rate_interval: tuple[float, float] | None = None
     hidden: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    lost: tuple[tuple[int, float, float], ...] = ()
     bounded: bool = False
     planted: PlantedCheck | None = None
 
@@ -173,9 +177,23 @@ def by_posterior(
         noise_rates=tuple(estimates),
         noise_rate_interval=(max(low, 0.0), min(high, 1.0)),
         hidden=np.flatnonzero(hidden),
+        lost=_lost(cut.suspect_mask, labels, matrix) if by_odds and rule is None else (),
         bounded=isinstance(rule, MaxFDR) or (rule is None and by_odds),
         planted=PlantedCheck.of(rows, of_planted, found_from) if len(rows) else None,
     )
+
+
+def _lost(
+    suspects: NDArray[np.bool_], labels: Tensor, matrix: NDArray[np.float64]
+) -> tuple[tuple[int, float, float], ...]:
+    """Classes of which over half of the labels are suspect, and over half as many again as the matrix expects."""
+    given = labels.cpu().numpy()
+    counts = np.bincount(given, minlength=len(matrix)).clip(1)
+    seen = np.bincount(given[suspects], minlength=len(matrix)) / counts
+    shares = true_shares(torch.from_numpy(matrix), labels.cpu()).numpy()
+    expected = (1 - shares * matrix.diagonal() * len(given) / counts).clip(0, 1)
+    far = (seen > 0.5) & (seen > 1.5 * expected + 1 / np.sqrt(counts))
+    return tuple((int(label), float(seen[label]), float(expected[label])) for label in np.flatnonzero(far))
 
 
 def _ordered(

@@ -175,3 +175,21 @@ def test_other_parts_of_a_sample_stay():
     data = TensorDataset(torch.zeros(2, 1), torch.tensor([1, 0]), torch.tensor([7.0, 8.0]))
     _, label, extra, row = IndexedDataset(data)[1]
     assert (int(label), float(extra), row) == (0, 8.0, 1)
+
+
+class Dictionaries(torch.utils.data.Dataset):
+    """Samples that are no tuples."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return {"x": torch.zeros(2), "y": index}
+
+
+def test_samples_that_are_no_tuples():
+    with pytest.raises(ValueError, match=r"`dataset` must have samples \(x, label, \.\.\.\), got dict"):
+        IndexedDataset(Dictionaries())
+    wrapped = IndexedDataset(Dictionaries(), labels=[0, 1, 2])
+    with pytest.raises(ValueError, match="got dict"):
+        wrapped[0]

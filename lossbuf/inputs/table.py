@@ -33,6 +33,7 @@ MOST_CATEGORIES = 50
 MOST_COLUMNS = 50_000
 """A table with more is refused: it would be read for minutes."""
 
+_FEW = 20
 _MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None", "?")
 
 
@@ -64,7 +65,14 @@ def read_table(path: Path, settings: ReadSettings) -> LabelledData:
     if image is None:
         kept = [row for row in range(len(table)) if row not in bad]
         others = table.iloc[kept].drop(columns=[label, *([row_id] if row_id else [])])
-        x, notes = _features(where, others)
+        telling = _telling(others, [texts[row] for row in kept])
+        x, notes = _features(where, others.drop(columns=telling))
+        notes += [f"Column {name!r} is the label once more, and no feature." for name in telling]
+        notes += [
+            f"Column {name!r} is taken for a feature: leave it out of the table if it tells the label."
+            for name in others.columns.drop(telling)
+            if _usual(name) in LABEL_NAMES[1:]  # y may be a coordinate
+        ]
         if row_id != settings.row_id:
             notes.append(f"Column {row_id!r} names the rows, and is no feature (`--id` chooses another).")
     else:
@@ -130,6 +138,17 @@ def _csv(path: Path, settings: ReadSettings) -> pd.DataFrame:
         raise InputError(f"{where} must be rows of separated values with a header, got {error}.") from error
 
 
+def _telling(columns: pd.DataFrame, labels: list[str]) -> list[str]:
+    """Columns that are the label once more: each value goes with one label, and each label with one value.
+
+    Among :data:`_FEW` rows or fewer, or two a class, that may be chance.
+    """
+    given = pd.factorize(pd.Series(labels))[0]
+    if len(given) <= max(_FEW, 2 * (given.max(initial=0) + 1)):
+        return []
+    return [name for name in columns.columns if np.array_equal(pd.factorize(columns[name])[0], given)]
+
+
 def _usual(name: object) -> str:
     """A name as it is compared with usual ones."""
     return str(name).lower().strip()
@@ -161,7 +180,7 @@ def _column(where: str, asked: str | None, usual: Collection[str], columns: Coll
         found = [lower[name] for name in usual if name in lower] if asked is None else []
     if not found:
         expected = f"a column {asked!r}" if asked else "a column of labels, named " + ", ".join(usual)
-        raise InputError(f"{where} must have {expected}, got {', '.join(columns)}. Name it with `{option}`.")
+        raise InputError(f"{where} must have {expected}, got {', '.join(columns)}. Name it: `--{option} NAME`.")
     return found[0]
 
 

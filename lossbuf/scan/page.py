@@ -16,13 +16,14 @@ def page_content(result: Scan, source: Path) -> PageContent:
     """What ``report.html`` shows."""
     data, settings, verdict = result.data, result.settings, result.verdict
     parameters = sum(parameter.numel() for parameter in result.network.parameters())
+    training = settings.training(data)
     facts = [
         ("Source", str(source)),
         ("Rows", f"{len(data):,} of {len(data.class_names):,} classes, {len(data.skipped):,} skipped"),
         ("Samples", _shape(data.x.shape[1:], data.has_images)),
         ("Network", f"{settings.network}, {parameters:,} parameters"),
-        ("Training", f"{settings.epochs} epochs, batches of {settings.batch_size}, seed {settings.seed}"),
-        ("Time", f"{result.seconds:.0f} s on {settings.training().torch_device()}"),
+        ("Training", f"{settings.epochs} epochs, batches of {training.batch_size}, seed {settings.seed}"),
+        ("Time", f"{result.seconds:.0f} s on {training.torch_device()}"),
         ("Cut", _cut(result)),
         ("Versions", f"lossbuf {lossbuf.__version__}, torch {torch.__version__}, Python {platform.python_version()}"),
     ]

@@ -64,6 +64,10 @@ NETWORKS: dict[str, Callable[[Shape, int], nn.Module]] = {
 128. All but ``"auto"`` and ``"mlp"`` are for images."""
 
 
+_LARGEST_BATCH, _SMALLEST_BATCH, _STEPS = 128, 16, 64
+"""Rows a step, and steps an epoch."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScanSettings:
     """How to scan.
@@ -71,7 +75,8 @@ class ScanSettings:
     Attributes:
         network: One of :data:`NETWORKS`.
         epochs: Passes over the data.
-        batch_size: Rows a step.
+        batch_size: Rows a step; by default 128, or of fewer than 8,192 images a power of two that gives an epoch some
+            64 steps or more, but at least 16.
         lr: Highest learning rate.
         noise_rate: Share of wrong labels, where it is known.
         max_fdr: Largest share of right labels among the suspects to put up with, as an alternative.
@@ -88,7 +93,7 @@ class ScanSettings:
 
     network: str = "auto"
     epochs: int = 20
-    batch_size: int = 128
+    batch_size: int | None = None
     lr: float = 0.05
     noise_rate: float | None = None
     max_fdr: float | None = None
@@ -113,11 +118,12 @@ class ScanSettings:
             if getattr(self, name) is not None:
                 checks.rate(name, getattr(self, name))
 
-    def training(self) -> TrainSettings:
-        """The same, as :func:`~lossbuf.training.train` takes it."""
-        return TrainSettings(
-            epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, seed=self.seed, device=self.device
-        )
+    def training(self, data: LabelledData | None = None) -> TrainSettings:
+        """The same, as :func:`~lossbuf.training.train` takes it, with the batch size for such data."""
+        batch_size = self.batch_size
+        if batch_size is None:
+            batch_size = _LARGEST_BATCH if data is None or not data.has_images else _batch_of_images(len(data))
+        return TrainSettings(epochs=self.epochs, batch_size=batch_size, lr=self.lr, seed=self.seed, device=self.device)
 
     def check_fits(self, data: LabelledData) -> None:
         """Raise ``InputError`` where the device is not there, or a setting is not for such data."""
@@ -133,10 +139,11 @@ class ScanSettings:
             raise InputError(checks.problem("network", rule, repr(self.network)))
         if self.network.startswith("resnet") and min(data.x.shape[2:]) < 8:
             raise InputError(checks.problem("network", "must be 'auto' for images of under 8 pixels", self.network))
-        alone = self.batch_size == 1 or len(data) % self.batch_size == 1  # batch norm then has nothing to compare
+        batch_size = self.training(data).batch_size
+        alone = batch_size == 1 or len(data) % batch_size == 1  # batch norm then has nothing to compare
         if self.network.startswith("resnet") and min(data.x.shape[2:]) < 16 and alone:
             rule = f"must leave no batch of one row of {len(data)} for {self.network} on images of under 16 pixels"
-            raise InputError(checks.problem("batch_size", rule, self.batch_size))
+            raise InputError(checks.problem("batch_size", rule, batch_size))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -213,7 +220,7 @@ def scan(
     settings = settings or ScanSettings()
     settings.check_fits(data)
     shape, num_classes, started = tuple(data.x.shape[1:]), len(data.class_names), time.perf_counter()
-    training = settings.training()
+    training = settings.training(data)
     network = build(partial(NETWORKS[settings.network], shape, num_classes), training)
     callback = LossBufferCallback(
         torch.from_numpy(data.labels),
@@ -256,6 +263,12 @@ def scan(
     )
 
 
+def _batch_of_images(n_samples: int) -> int:
+    """A few hundred images in batches of 128 make too few steps for a network to know the classes by the warm-up."""
+    power = 1 << max(0, (n_samples // _STEPS).bit_length() - 1)
+    return min(_LARGEST_BATCH, max(_SMALLEST_BATCH, power))
+
+
 def _shift(shape: Shape) -> CropFlip:
     return CropFlip(max(1, round(min(shape[1:]) / 14)), flip=False)
 
@@ -288,7 +301,7 @@ def _of_command(text: str, class_names: Sequence[str]) -> str:
     def named(match: re.Match[str]) -> str:
         return match[1] + ", ".join(repr(class_names[int(number)]) for number in match[2].split(", "))
 
-    text = re.sub(r"(true class )(\d+(?:, \d+)*)", named, text)
+    text = re.sub(r"(true class |labels of class )(\d+(?:, \d+)*)", named, text)
     for setting, option in _OPTIONS.items():
         text = text.replace(setting, option)
     return text

@@ -166,7 +166,7 @@ def test_truth_values_with_gaps_are_features(tmp_path, suffix):
     ("text", "said"),
     [
         ("", "must be rows of separated values with a header"),
-        ("a,b\n1,2\n3,4\n", "must have a column of labels, named x?.*got a, b. Name it with `label`"),
+        ("a,b\n1,2\n3,4\n", "must have a column of labels, named x?.*got a, b. Name it: `--label NAME`"),
         ("label\n0\n1\n0\n1\n", "must have columns of features"),
         ("a,label\n1,0\n2,0\n", "at least two classes, got one, '0'"),
         ("a,label\n1,0.1\n2,0.2\n3,0.3\n", "Are the labels numbers to predict"),
@@ -247,3 +247,13 @@ def test_a_damaged_parquet_file_is_refused(tmp_path):
     path.write_bytes(b"PAR1 nothing PAR1")
     with pytest.raises(InputError, match="must be a Parquet file"):
         read_labelled(path)
+
+
+def test_the_label_once_more_is_no_feature(tmp_path):
+    lines = [f"{row},{row % 3},{'abc'[row % 3]},{row % 2}" for row in range(30)]
+    data = read_labelled(write(tmp_path / "t.csv", rows("a,label,name,target", *lines)))
+    assert data.x.shape == (30, 3)  # the last is text, a column a value
+    assert data.notes == (
+        "Column 'name' is the label once more, and no feature.",
+        "Column 'target' is taken for a feature: leave it out of the table if it tells the label.",
+    )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lossbuf.inputs import InputError, read_labelled
+from lossbuf.inputs import InputError, LabelledData, read_labelled
 from lossbuf.inputs.labelled import labelled
 from lossbuf.scan import ScanSettings, scan
 from lossbuf.scan.folder import clean_table, issues_table, summary
@@ -221,3 +221,15 @@ def test_doubts_are_kept_and_not_warned_of(found):
     result, _ = found
     doubtful = scan(result.data, replace(SETTINGS, epochs=1))
     assert doubtful.doubts  # an error if warned of
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "batch_size"), [(10, 16), (1000, 16), (2047, 16), (2048, 32), (5000, 64), (8191, 64), (8192, 128)]
+)
+def test_few_images_come_in_small_batches(n_samples, batch_size):
+    rest = {"labels": np.arange(n_samples) % 2, "class_names": ("a", "b"), "ids": tuple(map(str, range(n_samples)))}
+    images = LabelledData(x=np.zeros((n_samples, 1, 2, 2), np.uint8), **rest)
+    assert ScanSettings().training(images).batch_size == batch_size
+    assert ScanSettings(batch_size=7).training(images).batch_size == 7
+    table = LabelledData(x=np.zeros((n_samples, 3), np.float32), **rest)
+    assert ScanSettings().training(table).batch_size == 128
