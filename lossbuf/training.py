@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -132,7 +132,7 @@ def train(
     labels: Int[Tensor, " n_samples"],
     settings: TrainSettings,
     *,
-    rows: Int[Tensor, " n_kept"] | None = None,
+    rows: Integer[Tensor, " n_kept"] | Bool[Tensor, " n_samples"] | None = None,
     callback: StepCallback | None = None,
     augment: Callable[[Tensor], Tensor] | None = None,
     mix: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,

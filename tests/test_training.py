@@ -334,7 +334,6 @@ def test_bad_arguments(data):
 # ---- predictions -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 25, 1024])
 @pytest.mark.parametrize("kind", [torch.bool, torch.int32, torch.uint8])
 def test_rows_as_a_mask_or_as_other_integers(data, kind):
     mask = torch.arange(25) % 2 == 0
@@ -346,6 +345,7 @@ def test_rows_as_a_mask_or_as_other_integers(data, kind):
     assert bits(networks[0].state_dict()) == bits(networks[1].state_dict())
 
 
+@pytest.mark.usefixtures("no_shape_checks")
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -362,6 +362,7 @@ def test_rows_that_there_are_not(data, rows, message):
         train(dropout_net(), *data, SETTINGS, rows=rows)
 
 
+@pytest.mark.usefixtures("no_shape_checks")
 def test_labels_that_are_no_classes(data):
     x, labels = data
     with pytest.raises(ValueError, match=r"`labels` must lie in \[0, num_classes\), got -100 at row 3"):
@@ -399,6 +400,7 @@ def test_a_checkpoint_of_other_samples_is_refused(data, tmp_path):
         train(build(dropout_net, SETTINGS), x * 3 + 1, labels, SETTINGS, checkpoint=path)
 
 
+@pytest.mark.parametrize("batch_size", [1, 7, 25, 1024])
 def test_predict(data, batch_size, device):
     network = build(dropout_net, replace(SETTINGS, device=str(device)))
     logits = predict(network, data[0], batch_size)
