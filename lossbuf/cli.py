@@ -127,7 +127,7 @@ def scan(
     network: Annotated[str, typer.Option(help="auto, mlp, convnet, resnet9 or resnet18.")] = "auto",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 20,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Rows a step (default: 128, fewer for less than 8,192 images).")
+        int | None, typer.Option(min=1, help="Rows a step (default: 128, of few images 32 or 64).")
     ] = None,
     lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 0.05,
     augment: Annotated[bool, typer.Option(help="Shift images at random.")] = True,

@@ -64,7 +64,7 @@ NETWORKS: dict[str, Callable[[Shape, int], nn.Module]] = {
 128. All but ``"auto"`` and ``"mlp"`` are for images."""
 
 
-_LARGEST_BATCH, _SMALLEST_BATCH, _STEPS = 128, 16, 64
+_LARGEST_BATCH, _SMALLEST_BATCH, _STEPS = 128, 32, 64
 """Rows a step, and steps an epoch."""
 
 
@@ -75,8 +75,7 @@ class ScanSettings:
     Attributes:
         network: One of :data:`NETWORKS`.
         epochs: Passes over the data.
-        batch_size: Rows a step; by default 128, or of fewer than 8,192 images a power of two that gives an epoch some
-            64 steps or more, but at least 16.
+        batch_size: Rows a step; by default 128, of fewer than 8,192 images 64, of fewer than 4,096 32.
         lr: Highest learning rate.
         noise_rate: Share of wrong labels, where it is known.
         max_fdr: Largest share of right labels among the suspects to put up with, as an alternative.

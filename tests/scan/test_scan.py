@@ -224,7 +224,7 @@ def test_doubts_are_kept_and_not_warned_of(found):
 
 
 @pytest.mark.parametrize(
-    ("n_samples", "batch_size"), [(10, 16), (1000, 16), (2047, 16), (2048, 32), (5000, 64), (8191, 64), (8192, 128)]
+    ("n_samples", "batch_size"), [(10, 32), (1000, 32), (4095, 32), (4096, 64), (8191, 64), (8192, 128)]
 )
 def test_few_images_come_in_small_batches(n_samples, batch_size):
     rest = {"labels": np.arange(n_samples) % 2, "class_names": ("a", "b"), "ids": tuple(map(str, range(n_samples)))}
