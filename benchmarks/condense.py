@@ -50,9 +50,7 @@ from benchmarks.coresets import prepared
 from condensation import pictures
 from condensation.artifact import CondensedSet
 from condensation.condenser import Condenser
-from condensation.distillation import (
-    evaluate_distilled,
-)
+from condensation.distillation import evaluate_distilled
 from condensation.distillation.dataset import Xavier
 from condensation.evaluate import EvalSettings, Evaluation, evaluate
 from condensation.learning import Progress

@@ -17,6 +17,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from lossbuf import checks
+from lossbuf.data import untensored
 
 _DEEPEST = 20
 
@@ -157,11 +158,7 @@ def described(value: Any) -> Any:
 
 
 def as_array(values: Any) -> Any:
-    """An array of what was given; bfloat16, which NumPy has not, becomes float32."""
-    if not isinstance(values, Tensor):
-        return np.asarray(values)
-    values = values.detach().cpu()
-    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    return np.asarray(untensored(values))
 
 
 def as_tensor(values: Any) -> Tensor:

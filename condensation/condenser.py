@@ -21,10 +21,11 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor
 
 from condensation.artifact import CondensedSet
-from condensation.artifact_parts import Normalisation, Provenance, as_array, described, fingerprint, names_of
+from condensation.artifact_parts import Normalisation, Provenance, described, fingerprint, names_of
 from condensation.evaluate import EvalSettings
 from condensation.learning import Callback, Job
 from lossbuf import checks
+from lossbuf.data import untensored
 from lossbuf.training import seeded
 
 _SMALLEST = 2.0**-60
@@ -190,7 +191,7 @@ class Condenser(BaseEstimator, metaclass=ABCMeta):
         checks.gradients("fit")
         if callback is not None and not callable(callback):
             raise ValueError(checks.problem("callback", "must be callable", repr(callback)))
-        X, y, sample_weight = (as_array(part) if isinstance(part, Tensor) else part for part in (X, y, sample_weight))
+        X, y, sample_weight = map(untensored, (X, y, sample_weight))
         checked: Any = validate_data(self, X, cast(Any, y), allow_nd=True, dtype="numeric")
         images, given = checked
         if images.ndim != 4:

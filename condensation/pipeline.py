@@ -14,10 +14,9 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor
 
 from condensation.artifact import CondensedSet
-from condensation.artifact_parts import Cleaning, Provenance, as_array, described, fingerprint
+from condensation.artifact_parts import Cleaning, Provenance, described, fingerprint
 from condensation.condenser import Condenser
 from condensation.coresets.base import Coreset
 from condensation.coresets.forgetting import Forgetting, statistics_of
@@ -25,7 +24,7 @@ from condensation.distillation import KnowledgeDistillation
 from condensation.features import NetworkFeatures, network_outputs
 from condensation.learning import Callback
 from lossbuf import checks
-from lossbuf.data import standardised
+from lossbuf.data import standardised, untensored
 from lossbuf.selectors import LossBufferSelector, RowSelector
 
 _Fitted = TypeVar("_Fitted", bound="CleanAndCondense")
@@ -107,7 +106,7 @@ class CleanAndCondense(BaseEstimator):
             ValueError: If shapes, values or settings are not usable, or cleaning leaves a class without rows.
         """
         self._check_settings(checkpoint, callback)
-        X, y = (as_array(part) if isinstance(part, Tensor) else part for part in (X, y))
+        X, y = map(untensored, (X, y))
         checked: Any = validate_data(self, X, cast(Any, y), allow_nd=True, dtype="numeric")
         samples, labels = checked
         check_classification_targets(labels)

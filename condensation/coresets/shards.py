@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_array
 from sklearn.utils.multiclass import check_classification_targets
-from torch import Tensor
 
 from lossbuf import checks
+from lossbuf.data import untensored
 from lossbuf.files import mapped_array, opened_arrays
 
 Shard: TypeAlias = "tuple[Any, Any] | Callable[[], tuple[Any, Any]] | str | os.PathLike[str]"
@@ -176,7 +175,4 @@ def _half(values: Any, name: str) -> Any:
         except Exception as error:
             rule = "must have arrays, or paths of .npy files"
             raise ValueError(checks.problem(name, rule, f"{os.fspath(values)}: {error}")) from error
-    if not isinstance(values, Tensor):
-        return values
-    values = values.detach().cpu()
-    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # which NumPy does not have
+    return untensored(values)

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from lossbuf import checks
+from lossbuf.data import untensored
 
 # Not typing.Self, which beartype does not take on a method by itself.
 _Fitted = TypeVar("_Fitted", bound="RowSelector")
@@ -117,7 +118,7 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
 
     def _fit(self, X: Any, y: Any, select: _Select | None = None) -> None:
         """Choose by ``select``, by default the subclass's ``_select``."""
-        X_array, y_array = self._samples(X, _as_array(y))
+        X_array, y_array = self._samples(X, untensored(y))
         check_classification_targets(y_array)
         encoder = LabelEncoder()
         labels = torch.from_numpy(np.asarray(encoder.fit_transform(y_array), dtype=np.int64))
@@ -133,17 +134,10 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
         self._sample_classes, self._fitted_params, self._fitted_on = labels[chosen], self.get_params(False), fitted_on
 
     def _samples(self, X: Any, y: Any = "no_validation", reset: bool = True) -> Any:
-        checked = validate_data(self, _as_array(X), y, reset=reset, allow_nd=True, dtype="numeric")
+        checked = validate_data(self, untensored(X), y, reset=reset, allow_nd=True, dtype="numeric")
         found = np.shape(checked if isinstance(y, str) else checked[0])
         checks.channels_first("X", found)
         return checked
-
-
-def _as_array(values: Any) -> Any:
-    if not isinstance(values, Tensor):
-        return values
-    values = values.detach().cpu()
-    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
 def _rows(values: Any, rows: NDArray[np.int64]) -> Any:
