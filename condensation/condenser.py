@@ -28,8 +28,8 @@ from lossbuf import checks
 from lossbuf.data import untensored
 from lossbuf.training import seeded
 
-_SMALLEST = 2.0**-60
-"""The largest sample weight is brought to 1 where it lies below this, or above what this divides 1 into."""
+_EXTREME = 2.0**60
+"""Sample weights are divided by the largest where this is so large, or so small: their sums would leave float32."""
 
 _Fitted = TypeVar("_Fitted", bound="Condenser")
 
@@ -201,7 +201,7 @@ class Condenser(BaseEstimator, metaclass=ABCMeta):
         check_classification_targets(given)
         counts = _check_sample_weight(sample_weight, images, dtype=np.float64, ensure_non_negative=True)
         most = counts.max(initial=0.0)
-        if 0 < most < _SMALLEST or most > 1 / _SMALLEST:  # sums of such weights leave float32
+        if most and not 1 / _EXTREME < most < _EXTREME:
             counts = counts / most
         weights = counts.astype(np.float32)
         source, kept = (len(images), fingerprint(images, given)), weights > 0

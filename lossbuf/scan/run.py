@@ -64,10 +64,6 @@ NETWORKS: dict[str, Callable[[Shape, int], nn.Module]] = {
 128. All but ``"auto"`` and ``"mlp"`` are for images."""
 
 
-_LARGEST_BATCH, _SMALLEST_BATCH, _STEPS = 128, 32, 64
-"""Rows a step, and steps an epoch."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class ScanSettings:
     """How to scan.
@@ -121,7 +117,7 @@ class ScanSettings:
         """The same, as :func:`~lossbuf.training.train` takes it, with the batch size for such data."""
         batch_size = self.batch_size
         if batch_size is None:
-            batch_size = _LARGEST_BATCH if data is None or not data.has_images else _batch_of_images(len(data))
+            batch_size = _batch_of_images(len(data)) if data is not None and data.has_images else 128
         return TrainSettings(epochs=self.epochs, batch_size=batch_size, lr=self.lr, seed=self.seed, device=self.device)
 
     def check_fits(self, data: LabelledData) -> None:
@@ -264,8 +260,7 @@ def scan(
 
 def _batch_of_images(n_samples: int) -> int:
     """A few hundred images in batches of 128 make too few steps for a network to know the classes by the warm-up."""
-    power = 1 << max(0, (n_samples // _STEPS).bit_length() - 1)
-    return min(_LARGEST_BATCH, max(_SMALLEST_BATCH, power))
+    return 32 if n_samples < 4096 else 64 if n_samples < 8192 else 128
 
 
 def _shift(shape: Shape) -> CropFlip:
