@@ -12,7 +12,8 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Integer
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lossbuf import checks, doubts
 from lossbuf.checks import LossBufferWarning
@@ -22,16 +23,19 @@ from lossbuf.files import load_tensors, restoring, save_tensors
 from lossbuf.losses import weighted_mean_loss
 from lossbuf.planted import planting
 from lossbuf.posterior import LabelPosterior
+from lossbuf.restart import StartingPoint
 from lossbuf.rows import RowNames
 from lossbuf.states import check_same_kind, fingerprint
 from lossbuf.statistics import SampleStatistics
 from lossbuf.thresholds import Cut, CutRule
 from lossbuf.verdict import RANKINGS, Verdict, by_posterior, by_statistic, cut_rule, table
+from lossbuf.warmup import AUTO, EpochLosses, Warmup, epoch_losses, label_entropy
 from lossbuf.watching import Watching
 from lossbuf.weighting import hard_weights, soft_weights
 
 _KIND = "lossbuf.callback"
-_VERSION = 3
+_VERSION = 4
+HALF = 0.5  # a weight below which a row hardly counts as trained on
 _REASONS = ("not_finite", "label_out_of_range", "unknown_row", "other_label")
 
 
@@ -63,7 +67,11 @@ class LossBufferCallback(Watching):
             weight, anew after every epoch from the end of the warm-up (with ``"posterior"`` only if the rows kept are
             then expected to be pure enough, see :class:`~lossbuf.posterior.LabelPosterior`).
         warmup: Epochs before ``"filter"`` or ``"reweight"`` begins, at least 1: enough for the network to know the
-            classes, too few for it to learn wrong labels by heart. Half of a short training, 5 or 6 of a long one.
+            classes, too few for it to memorize wrong labels. With ``"auto"`` the data decide: 5 to 10 % of the rows
+            are recorded but not trained on until then, and their label losses show when labels start to be memorized
+            (:class:`~lossbuf.warmup.Warmup`). In mode ``"watch"`` no row is held back.
+        epochs: Epochs of the whole training, where they are known. An automatic warm-up then takes at most half of
+            them.
         rank_by: What to rank by: ``"posterior"``, the log-odds that the label is wrong, or one of
             :data:`~lossbuf.statistics.SUSPICIONS`.
         noise_rate: Share of wrong labels, where it is known.
@@ -103,7 +111,8 @@ class LossBufferCallback(Watching):
         ids: Sequence[Hashable] | None = None,
         window: int = 512,
         mode: str = "watch",
-        warmup: int = 5,
+        warmup: int | str = AUTO,
+        epochs: int | None = None,
         rank_by: str = "posterior",
         noise_rate: float | None = None,
         max_fdr: float | None = None,
@@ -118,7 +127,8 @@ class LossBufferCallback(Watching):
         count = int(given.max()) + 1 if num_classes is None else num_classes
         super().__init__(count, window, _REASONS, log_probs=rank_by == "posterior")
         self.mode = checks.one_of("mode", mode, ("watch", "filter", "reweight"))
-        self.warmup = checks.positive_int("warmup", warmup)
+        self.warm_up = Warmup(len(given), warmup, epochs, holds_back=mode != "watch", seed=planted_seed)
+        self.warmup = warmup
         self.rank_by = checks.one_of("rank_by", rank_by, RANKINGS)
         self.noise_rate = noise_rate
         self.cut = cut_rule(rank_by, noise_rate, max_fdr, cut)
@@ -126,13 +136,17 @@ class LossBufferCallback(Watching):
         self.ids = self.names.ids
         self.dynamics = SampleDynamics(given, storage)
         self.posterior = (
-            LabelPosterior(len(given), self.num_classes, warmup=self.warmup, drops=mode != "watch", storage=storage)
+            LabelPosterior(
+                len(given), self.num_classes, warmup=self.warm_up.longest, drops=mode != "watch", storage=storage
+            )
             if rank_by == "posterior"
             else None
         )
-        self.planted = planting(len(given), planted, planted_seed, self.warmup, rank_by)
-        self.register_buffer("sample_weights", torch.ones(len(given), dtype=torch.float32))
-        self.weighted = False  # no sample weight changed yet
+        self.planted = planting(len(given), planted, planted_seed, self.warm_up, rank_by)
+        self.register_buffer("sample_weights", (~self.warm_up.held).float())
+        self.weighted = self.warm_up.holds_back  # whether a sample weight is not 1
+        self.dropped = False  # whether suspects were dropped or given less weight
+        self.start: StartingPoint | None = None
 
     @property
     def n_samples(self) -> int:
@@ -239,7 +253,8 @@ class LossBufferCallback(Watching):
             means = (mean.index_select(0, known_labels) for mean in self.rings.class_means())
             self.dynamics.record(known_rows, fresh, losses, *means)
             if self.posterior is not None and log_probs is not None:
-                self.posterior.record(known_rows, fresh, log_probs, self.epoch)
+                in_training = self.sample_weights.index_select(0, known_rows) > HALF
+                self.posterior.record(known_rows, fresh, log_probs, self.epoch, in_training)
 
     def end_epoch(self) -> None:
         """Mark the end of a pass over the data; set the sample weights anew where the mode says so.
@@ -249,21 +264,69 @@ class LossBufferCallback(Watching):
                 labels in the steps differ from those given at the start.
         """
         self.flush()
+        losses = self._epoch_losses()
         self.dynamics.end_epoch()
-        ready = self.epoch >= self.warmup
+        given = self.dynamics.labels
+        begun = self.warm_up.ended_after is not None
+        ready = self.warm_up.end_epoch(self.epoch, losses, label_entropy(given, self.num_classes))
         if self.posterior is not None:
-            given = self.dynamics.labels
             trained_on = given if self.planted is None else self.planted.all_labels(given)
-            ready = self.posterior.end_epoch(self.epoch, trained_on, self.noise_rate)
+            ready = self.posterior.end_epoch(self.epoch, trained_on, self.noise_rate, self.warm_up)
             if self.planted is not None and self.epoch == self.planted.after:
                 self.planted.sow(self.posterior.outputs, given)
+        if self.warm_up.ended_after is not None and not begun:
+            self._end_warm_up()
         if self.mode != "watch" and ready:
             verdict = self._verdict(training=True)
             hard = self.mode == "filter"
             weights = hard_weights(verdict.cut) if hard else soft_weights(verdict.suspicion, verdict.cut)
             self.sample_weights.copy_(torch.from_numpy(weights))
-            self.weighted = True
+            self.weighted = self.dropped = True
         self._tell(self.epoch)
+
+    def _epoch_losses(self) -> EpochLosses:
+        label_loss, place = self.dynamics.in_epoch()
+        if self.planted is not None and self.planted.sown:
+            planted = self.planted.rows.to(label_loss.device)
+            label_loss = label_loss.index_fill(0, planted, float("nan"))
+        return epoch_losses(label_loss, place, self.warm_up.held.to(label_loss.device))
+
+    def _end_warm_up(self) -> None:
+        """Give the rows held back to the training, and start that anew where labels were memorized."""
+        self.sample_weights.fill_(1.0)
+        self.weighted = False
+        if self.warm_up.memorized and self.start is not None:
+            self.start.restore()
+            self.warm_up.restarted = True
+        self.start = None
+
+    def attach(self, network: nn.Module, optimizer: Optimizer, epochs: int | None = None) -> LossBufferCallback:
+        """Name the network and the optimizer, so that what was memorized in the warm-up can be undone.
+
+        Where labels were memorized by the end of the warm-up, the network and the state of the optimizer return to what
+        they were when this was called, and the training goes on from there without the suspects. What the network says
+        about these from then on is out of sample. Without it the network has to forget them, which it does slowly. In
+        mode ``"watch"`` nothing is changed. The adapters call it themselves.
+
+        Args:
+            network: The network that trains, before the first step, or before the checkpoint that it resumes from.
+            optimizer: Its optimizer.
+            epochs: Epochs of the whole training, where they are known and were not given before.
+
+        Returns:
+            This callback.
+
+        Raises:
+            ValueError: If the network or the optimizer is not one, or the training is shorter than the warm-up.
+        """
+        if self.warm_up.ended_after is None:
+            if epochs is not None and self.warm_up.epochs is None:
+                self.warm_up.set_length(epochs)
+                if self.posterior is not None:
+                    self.posterior.warmup = self.warm_up.longest
+            if self.mode != "watch" and self.warm_up.automatic and self.start is None:
+                self.start = StartingPoint(network, optimizer)
+        return self
 
     def statistics(self) -> SampleStatistics:
         """Statistics of every sample so far, each of shape ``(n_samples,)``, where the record lies.
@@ -298,8 +361,9 @@ class LossBufferCallback(Watching):
         verdict = self._verdict()
         found = doubts.of_nothing_seen(verdict) or doubts.of_verdict(verdict, self.noise_rate, self.cut is not None)
         found += doubts.of_epochs(self.dynamics.rows_in_epoch, self.n_samples)
-        if self.mode != "watch" and self.epoch and not self.weighted:
-            found += doubts.of_nothing_dropped(self.epoch, self.warmup, self.posterior)
+        found = doubts.of_memory(self.warm_up, verdict, self.mode) + found
+        if self.mode != "watch" and self.epoch and not self.dropped:
+            found += doubts.of_nothing_dropped(self.epoch, self.warm_up, self.posterior)
         for doubt in found:
             warnings.warn(doubt, LossBufferWarning, stacklevel=3)
         return verdict
@@ -336,19 +400,25 @@ class LossBufferCallback(Watching):
             "window": self.rings.window,
             "mode": self.mode,
             "rank_by": self.rank_by,
-            "warmup": self.warmup,
+            "warmup": self.warm_up.identity,
             "planted": None if self.planted is None else self.planted.identity,
             "data": fingerprint(self.dynamics.labels, self.ids),
             "stage": self.stage.state(),
             "told": list(self._told),
             "weighted": self.weighted,
+            "dropped": self.dropped,
+            "start": None if self.start is None else self.start.state(),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`get_extra_state` gave."""
         self.stage.load(state["stage"])
         self._told = list(state["told"])
-        self.weighted = bool(state["weighted"])
+        self.weighted, self.dropped = bool(state["weighted"]), bool(state["dropped"])
+        if self.warm_up.ended_after is not None:
+            self.start = None
+        elif self.start is not None and state["start"] is not None:
+            self.start.load(state["start"])
 
     def check_state(self, state_dict: Mapping[str, Any]) -> None:
         """Raise ``ValueError`` where a state is of other settings or another data set."""

@@ -6,6 +6,7 @@ import numpy as np
 
 from lossbuf.posterior import LabelPosterior
 from lossbuf.verdict import Verdict
+from lossbuf.warmup import Warmup
 
 DISAGREEMENT = 0.1
 """Difference between the two estimates of the noise rate, beyond chance, that is told."""
@@ -98,16 +99,37 @@ def of_nothing_seen(verdict: Verdict) -> list[str]:
     return ["No sample was seen yet, so nothing is known: call `loss` or `update` in every step."]
 
 
-def of_nothing_dropped(epoch: int, warmup: int, posterior: LabelPosterior | None) -> list[str]:
+def of_memory(warm_up: Warmup, verdict: Verdict, mode: str) -> list[str]:
+    """Labels that the network memorized, so that its outputs believe them."""
+    if not warm_up.memorized or warm_up.restarted:
+        return []
+    after = warm_up.ended_after
+    if mode == "watch":
+        mend = "Use `mode='filter'`, or a smaller learning rate and fewer epochs."
+    else:
+        mend = "Call `attach(network, optimizer)` before the training, so that it can start anew without the suspects."
+    return [
+        f"The network memorized single labels by the end of epoch {after}, wrong ones too, so that wrong labels look "
+        f"right: the noise rate may be far higher than {verdict.noise_rate:.2f}, and the suspects are only those that "
+        f"it could not fit. {mend}"
+    ]
+
+
+def of_nothing_dropped(epoch: int, warm_up: Warmup, posterior: LabelPosterior | None) -> list[str]:
     """Training that was to drop suspects and has not.
 
     Args:
         epoch: Epochs ended.
-        warmup: Epochs of the warm-up.
+        warm_up: When the warm-up ends.
         posterior: What was recorded, where the ranking is by it.
     """
-    if posterior is None or not posterior.settled:
-        return [f"Nothing was dropped yet: the warm-up takes {warmup} epochs, {epoch} have ended."]
+    if warm_up.ended_after is None:
+        return [
+            f"Nothing was dropped yet: the warm-up takes up to {warm_up.longest} epochs, {epoch} have ended. Give "
+            "`epochs`, the number of epochs of the whole training, so that it ends in time."
+        ]
+    if posterior is None:
+        return []
     return [
         f"Nothing was dropped: the rows to keep were expected to be only {float(posterior.purity):.0%} pure at the end "
         "of the warm-up. If the network was still learning then, use a longer `warmup`."

@@ -130,6 +130,17 @@ class SampleDynamics(HostRecord):
             noted.scatter_reduce_(0, rows, values.masked_fill(stale, float("-inf")), "amax")
 
     @torch.no_grad()
+    def in_epoch(self) -> tuple[Float[Tensor, " n_samples"], Int[Tensor, " n_samples"]]:
+        """Label losses of the epoch that has not ended yet, and the place at which each row came in it.
+
+        Returns:
+            Label losses in nats, -inf where a row was not seen, and places counted in rows, where the record lies.
+        """
+        self.settle()
+        place = self.stamp + (self.epoch << _EPOCH_BITS)
+        return self.noted[0], place.to(self.noted.device)
+
+    @torch.no_grad()
     def end_epoch(self) -> None:
         """Fold the epoch's values into the running statistics."""
         self.settle()

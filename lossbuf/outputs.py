@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -48,7 +47,7 @@ class MeanOutputs(HostRecord):
         rows: Int[Tensor, " batch"],
         fresh: Bool[Tensor, " batch"],
         log_probs: Float[Tensor, "batch num_classes"],
-        weight: float = 1.0,
+        weight: float | Float[Tensor, " batch"] = 1.0,
     ) -> None:
         """Add the outputs of one pass, without waiting for the GPU.
 
@@ -56,14 +55,15 @@ class MeanOutputs(HostRecord):
             rows: Rows in ``[0, n_samples)``, shape ``(batch,)``; a row is fresh at most once.
             fresh: Where False the row is left out, whatever its values.
             log_probs: Shape ``(batch, num_classes)``.
-            weight: What the pass counts.
+            weight: What the pass counts, for all rows or for each.
         """
-        values = log_probs.clamp(min=FLOOR).mul_(weight)
-        self.later(partial(self._add, weight), rows.masked_fill(~fresh, self.n_samples), values)
+        counts = weight if isinstance(weight, Tensor) else torch.full_like(log_probs[:, 0], weight)
+        values = log_probs.clamp(min=FLOOR).mul_(counts.unsqueeze(1))
+        self.later(self._add, rows.masked_fill(~fresh, self.n_samples), values, counts)
 
-    def _add(self, weight: float, slots: Tensor, values: Tensor) -> None:
+    def _add(self, slots: Tensor, values: Tensor, counts: Tensor) -> None:
         self.sums.index_copy_(0, slots, self.sums.index_select(0, slots).add_(values))
-        self.total.index_copy_(0, slots, self.total.index_select(0, slots).add_(weight))
+        self.total.index_copy_(0, slots, self.total.index_select(0, slots).add_(counts))
         self.sums[-1].zero_()
         self.total[-1].zero_()
 

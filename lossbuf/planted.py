@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lossbuf import checks, transition
 from lossbuf.outputs import MeanOutputs
+from lossbuf.warmup import Warmup
 
 LEAST_FOUND = 0.5
 """Share of the planted labels that must lie above a threshold for it to count in :func:`noise_rate`."""
@@ -130,7 +131,7 @@ class PlantedLabels(nn.Module):
         self.sown = bool(state["sown"])
 
 
-def planting(n_samples: int, share: float, seed: int, warmup: int, rank_by: str) -> PlantedLabels | None:
+def planting(n_samples: int, share: float, seed: int, warm_up: Warmup, rank_by: str) -> PlantedLabels | None:
     """What a callback's settings ask for; ``None`` for a share of 0.
 
     Raises:
@@ -140,9 +141,9 @@ def planting(n_samples: int, share: float, seed: int, warmup: int, rank_by: str)
         return None
     if rank_by != "posterior":
         raise ValueError(checks.problem("planted", "needs `rank_by` to be 'posterior'", repr(rank_by)))
-    if warmup < 2:
-        raise ValueError(checks.problem("planted", "needs a `warmup` of at least 2 epochs", f"{warmup}"))
-    return PlantedLabels(n_samples, share, after=warmup // 2, seed=seed)
+    if warm_up.longest < 2:
+        raise ValueError(checks.problem("planted", "needs a `warmup` of at least 2 epochs", f"{warm_up.longest}"))
+    return PlantedLabels(n_samples, share, after=1 if warm_up.automatic else warm_up.longest // 2, seed=seed)
 
 
 class PlantedCheck(NamedTuple):

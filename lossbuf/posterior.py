@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from lossbuf import checks, transition
 from lossbuf.checks import LossBufferWarning
 from lossbuf.outputs import MeanOutputs
 from lossbuf.storage import HostRecord
+from lossbuf.warmup import Warmup, label_entropy
 
 LARGE = 2**28
 """Numbers in the record, samples times classes, from which on its size is told: 1 GiB."""
@@ -22,9 +24,20 @@ PURITY = 0.75
 """Expected share of right labels among the rows kept, without which nothing is dropped."""
 
 
-def default_warmup(epochs: int) -> int:
-    """Epochs to watch before suspects are dropped: half of all, at most 6."""
-    return min(6, (epochs + 1) // 2)
+AUDIT_FACTOR, AUDIT_MARGIN = 1.1, 0.02
+"""An audit takes this many times the estimated noise rate from training, and this share of all rows more."""
+
+MOST_AUDITED = 0.85
+"""Largest share of the rows that an audit takes from training."""
+
+HELD_WEIGHT = 50
+"""Rows held back that count as much as all others in the share of an audit: of fewer the noise rate is hardly known."""
+
+HELD_ANCHORS = 10
+"""Least number of anchors per class among rows held back, of which there are few."""
+
+IN_SAMPLE = 1e-3
+"""What outputs for rows in training count in an audit, against 1 for the others."""
 
 
 class Reading(NamedTuple):
@@ -67,7 +80,7 @@ class LabelPosterior(HostRecord):
     Args:
         n_samples: Number of rows.
         num_classes: Number of classes.
-        warmup: Epochs before the matrix may settle, at least 1.
+        warmup: Epochs before the matrix may settle, at least 1, and the largest weight of an epoch.
         drops: Training is to drop or down-weight suspects.
         storage: Where the record lies, see :class:`~lossbuf.storage.HostRecord`; it is read there, too.
 
@@ -85,6 +98,7 @@ class LabelPosterior(HostRecord):
     before: Tensor
     likely_before: Tensor
     purity: Tensor
+    audited_share: Tensor
 
     def __init__(
         self,
@@ -106,7 +120,8 @@ class LabelPosterior(HostRecord):
             )
         self.warmup = checks.positive_int("warmup", warmup)
         self.drops = drops
-        self.settled = self.dropping = False
+        self.settled = self.dropping = self.audited = False
+        self.audit_ends = 0  # epochs ended when the audit does
         self.begun = 0  # epochs ended when the record started
         self.register_record("settled_transition", (num_classes, num_classes), torch.float64)
         self.settled_transition.fill_diagonal_(1.0)
@@ -116,6 +131,7 @@ class LabelPosterior(HostRecord):
         self.register_record("before", (n_samples,), torch.float32, float("nan"))
         self.register_record("likely_before", (n_samples,), torch.int64)
         self.register_record("purity", (), torch.float64, 1.0)
+        self.register_record("audited_share", (), torch.float64)
 
     def record(
         self,
@@ -123,25 +139,51 @@ class LabelPosterior(HostRecord):
         fresh: Bool[Tensor, " batch"],
         log_probs: Float[Tensor, "batch num_classes"],
         epoch: int,
+        in_training: Bool[Tensor, " batch"] | None = None,
     ) -> None:
-        """Add the outputs of rows that are fresh in this epoch, counted from 0; does not wait for the GPU."""
-        self.outputs.record(rows, fresh, log_probs, float(min(epoch + 1 - self.begun, self.warmup)))
+        """Add the outputs of rows that are fresh in this epoch, without waiting for the GPU.
+
+        Args:
+            rows: Rows in ``[0, n_samples)``, shape ``(batch,)``.
+            fresh: Where False the row is left out.
+            log_probs: Shape ``(batch, num_classes)``.
+            epoch: The epoch, counted from 0.
+            in_training: Whether the network is trained on the row, shape ``(batch,)``; matters after an audit began.
+        """
+        weight = float(min(epoch + 1 - self.begun, self.warmup))
+        if not self.audited or in_training is None:
+            self.outputs.record(rows, fresh, log_probs, weight)
+            return
+        counts = torch.where(in_training, IN_SAMPLE * weight, weight).to(log_probs.dtype)
+        self.outputs.record(rows, fresh, log_probs, counts)
 
     @torch.no_grad()
-    def end_epoch(self, epoch: int, labels: Int[Tensor, " n_samples"], noise_rate: float | None = None) -> bool:
+    def end_epoch(
+        self,
+        epoch: int,
+        labels: Int[Tensor, " n_samples"],
+        noise_rate: float | None = None,
+        warm_up: Warmup | None = None,
+    ) -> bool:
         """At the end of the warm-up settle the matrix, and decide whether to drop; waits for the GPU.
 
         Args:
             epoch: Epochs ended so far.
             labels: Labels trained on, shape ``(n_samples,)``.
             noise_rate: Share of wrong labels, where it is known.
+            warm_up: Says whether the warm-up has ended, which rows were held back and whether labels were memorized; by
+                default it ends after ``warmup`` epochs.
 
         Returns:
-            True from the epoch on from which suspects are to be dropped.
+            True where suspects are to be dropped anew.
         """
-        if self.settled or epoch < self.warmup or not bool(self.outputs.seen.any()):
-            return self.dropping
-        reading = self._read(labels.to(self.before.device), refine=True)
+        if self.settled:
+            return self.dropping and epoch >= self.audit_ends
+        over = epoch >= self.warmup if warm_up is None else warm_up.ended_after is not None
+        if not over or not bool(self.outputs.seen.any()):
+            return False
+        labels = labels.to(self.before.device)
+        reading = self._read(labels, refine=True)
         self.settled_transition.copy_(reading.transition)
         self.settled_rate.copy_(reading.noise_rate)
         self.settled_error.copy_(reading.estimates[2])
@@ -152,12 +194,37 @@ class LabelPosterior(HostRecord):
         kept = right[: max(1, round((1 - float(share)) * len(right)))]
         self.purity.copy_(kept.mean())
         self.dropping = self.drops and bool(self.purity >= PURITY)
+        if warm_up is not None and warm_up.memorized:
+            self._begin_audit(epoch, labels, noise_rate, warm_up)
         if self.dropping:
             self.before.copy_(reading.log_odds)
             self.likely_before.copy_(reading.likely)
             self.outputs.restart()
             self.begun = epoch
         return self.dropping
+
+    def _begin_audit(self, epoch: int, labels: Tensor, noise_rate: float | None, warm_up: Warmup) -> None:
+        """Take the noise rate from the rows held back, and decide how many rows leave the training for how long."""
+        rows = warm_up.held.to(labels.device) & self.outputs.seen
+        count = int(rows.sum())
+        in_sample = float(self.settled_rate)
+        if count:
+            anchored = transition.from_anchors(self.outputs.probabilities()[rows], labels[rows], least=HELD_ANCHORS)
+            rate = float(transition.noise_rate(anchored.matrix, labels[rows]))
+            held = (count * rate + HELD_WEIGHT * in_sample) / (count + HELD_WEIGHT)
+            self.settled_rate.fill_(max(in_sample, held))
+            self.settled_error.fill_(math.sqrt(held * (1 - held) / (count + HELD_WEIGHT)))
+        share = float(self.settled_rate) if noise_rate is None else noise_rate
+        self.audited_share.fill_(min(MOST_AUDITED, AUDIT_FACTOR * share + AUDIT_MARGIN))
+        entropy = label_entropy(labels, self.outputs.num_classes)
+        self.dropping = self.audited = self.drops and warm_up.learned(entropy)
+        # Of a training of unknown length it is not known how much a third is.
+        length = epoch if warm_up.remaining is None else math.ceil(warm_up.remaining / 3)
+        self.audit_ends = epoch + max(1, length)
+
+    def is_audit(self, epoch: int) -> bool:
+        """Whether an audit is under way after so many epochs."""
+        return self.audited and epoch < self.audit_ends
 
     @torch.no_grad()
     def read(self, labels: Int[Tensor, " n_samples"], refine: bool = True) -> Reading:
@@ -188,7 +255,7 @@ class LabelPosterior(HostRecord):
         elif refine and bool(seen.any()):
             now = transition.from_joint(probs[seen], labels[seen], matrix)
             estimates[1] = transition.noise_rate(now, labels[seen])
-            matrix = (matrix + now) / 2
+            matrix = now if self.audited else (matrix + now) / 2  # counted in sample, the settled one is too mild
             rate = transition.noise_rate(matrix, labels[seen])
         log_odds = transition.wrong_log_odds(probs, labels, matrix).float()
         return Reading(
@@ -215,9 +282,11 @@ class LabelPosterior(HostRecord):
 
     def get_extra_state(self) -> dict[str, Any]:
         """What is no tensor."""
-        return {"settled": self.settled, "dropping": self.dropping, "begun": self.begun}
+        names = ("settled", "dropping", "audited", "audit_ends", "begun")
+        return {name: getattr(self, name) for name in names}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`get_extra_state` gave."""
         self.settled, self.dropping = bool(state["settled"]), bool(state["dropping"])
-        self.begun = int(state["begun"])
+        self.audited = bool(state["audited"])
+        self.audit_ends, self.begun = int(state["audit_ends"]), int(state["begun"])

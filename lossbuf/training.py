@@ -28,6 +28,18 @@ _STATE = ("of", "step", "network", "optimizer", "callback", "order_state", "in_e
           "loss_sum", "history")  # fmt: skip
 
 
+STEPS = 32
+"""Steps per epoch that :func:`batch_size_of` aims at."""
+
+
+def batch_size_of(n_samples: int) -> int:
+    """Batch size with at least :data:`STEPS` steps per epoch: a power of two from 8 to 128.
+
+    In fewer steps a network does not learn the classes before the warm-up ends.
+    """
+    return 2 ** min(7, max(3, int(math.log2(max(1, n_samples // STEPS)))))
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """How to train: SGD with Nesterov momentum, the rate falling along a cosine after a short linear rise.
@@ -233,6 +245,8 @@ class _Run:
             weight_decay=settings.weight_decay,
             nesterov=settings.momentum > 0,
         )
+        if isinstance(callback, LossBufferCallback):
+            callback.attach(network, self.optimizer, settings.epochs)
 
     def train_step(self) -> None:
         """One step; the first of an epoch draws the epoch's order."""
@@ -260,10 +274,12 @@ class _Run:
         self.step += 1
 
     def _rate(self) -> float:
+        warm_up = self.callback.warm_up if isinstance(self.callback, LossBufferCallback) else None
+        begun = warm_up.ended_after * self.steps_an_epoch if warm_up and warm_up.restarted else 0
         total = self.settings.epochs * self.steps_an_epoch
         rise = max(1, total // 20)
-        fall = (1 + math.cos(math.pi * self.step / total)) / 2
-        return self.settings.lr * min(1.0, (self.step + 1) / rise) * fall
+        fall = (1 + math.cos(math.pi * (self.step - begun) / (total - begun))) / 2
+        return self.settings.lr * min(1.0, (self.step - begun + 1) / rise) * fall
 
     def end_epoch(self, after_epoch: Callable[[nn.Module], Any] | None) -> None:
         """Close the books of an epoch."""

@@ -211,7 +211,8 @@ def from_joint(
         steps: Iterations at most.
 
     Returns:
-        The matrix, float64.
+        The matrix, float64. In every step its entries off the diagonal are drawn together as far as chance explains
+        their scatter (:func:`shrunk`): with a few rows per class a matrix of their counts would explain each of them.
     """
     matrix = start.double()
     given = torch.nn.functional.one_hot(labels, true_probs.shape[1]).to(true_probs.dtype)
@@ -219,9 +220,9 @@ def from_joint(
         joint = true_probs * matrix.to(true_probs.dtype).t()[labels]
         joint.div_(joint.sum(1, keepdim=True).clamp_(min=1e-12))
         counts = (joint.t() @ given).double()
-        after = counts / counts.sum(1, keepdim=True).clamp(min=1e-9)
-        after = torch.where(counts.sum(1, keepdim=True) > 0, after, matrix)
-        matrix = after
+        sizes = counts.sum(1, keepdim=True)
+        found = shrunk(counts / sizes.clamp(min=1e-9), sizes.squeeze(1).clamp(min=1.0))
+        matrix = torch.where(sizes > 0, found, matrix)
     return matrix
 
 

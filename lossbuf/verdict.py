@@ -28,6 +28,9 @@ RANKINGS = ("posterior", *SUSPICIONS)
 CLASS_FLOOR = 0.05
 """Share of every given class that is kept, unless ``noise_rate`` or ``cut`` say what to drop."""
 
+AUDIT_FLOOR = 0.2
+"""Share of every given class that stays in training during an audit, so that rare classes are not forgotten."""
+
 DOUBTFUL = -2.0
 """Log-odds above which a label is in doubt: a probability of .12 of being wrong."""
 
@@ -135,7 +138,9 @@ def by_posterior(
         planted: Labels planted to see how many are found.
     """
     labels = dynamics.labels
-    reading = posterior.read(labels if planted is None else planted.all_labels(labels), refine=not training)
+    audit = training and posterior.is_audit(dynamics.epoch)
+    refine = not training or (posterior.audited and not audit)
+    reading = posterior.read(labels if planted is None else planted.all_labels(labels), refine=refine)
     suspicion = reading.log_odds.cpu().numpy()
     likely, matrix, hidden = (part.cpu().numpy() for part in (reading.likely, reading.transition, reading.hidden))
     first, second, error = reading.estimates.tolist()
@@ -151,15 +156,19 @@ def by_posterior(
         first, second, rate = (planted.rate_without(value) for value in (first, second, rate))
         estimates = [first, second]
         by_planting = rate_by_planting(np.delete(suspicion, rows), of_planted)
-    even = not training and not len(rows) and is_even(reading.transition)
+    even = not training and not len(rows) and not posterior.audited and is_even(reading.transition)
     tie_break, suspicion = _ordered(dynamics, suspicion, even, posterior.dropping)
     if by_odds:
         rate = share_above(suspicion, 0.0)
     if np.isfinite(by_planting):
         estimates.append(by_planting)
         rate = (rate + by_planting) / 2  # the errors of the two seldom agree
-    if rule is None or isinstance(rule, MaxFDR):
-        usual = MaxF1() if by_odds else KnownRate(_to_drop(rate, suspicion) if training else rate)
+    if audit:
+        cut = KnownRate(float(posterior.audited_share))(suspicion, tie_break)
+        cut = with_floor(cut, suspicion, labels.cpu().numpy(), AUDIT_FLOOR)
+    elif rule is None or isinstance(rule, MaxFDR):
+        dropped = share_above(suspicion, 0.0) if posterior.audited else _to_drop(rate, suspicion)
+        usual = MaxF1() if by_odds else KnownRate(dropped if training else rate)
         chosen = usual if rule is None or training else rule
         cut = chosen(suspicion, tie_break)._replace(noise_rate=rate)
         cut = with_floor(cut, suspicion, labels.cpu().numpy(), CLASS_FLOOR)

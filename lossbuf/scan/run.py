@@ -25,7 +25,6 @@ from lossbuf.data import standardised
 from lossbuf.export import issue_table
 from lossbuf.inputs import InputError, LabelledData
 from lossbuf.networks import MLP, ConvNet, default_network, resnet9, resnet18
-from lossbuf.posterior import default_warmup
 from lossbuf.scores import suspicion_order
 from lossbuf.training import TrainSettings, build, train
 from lossbuf.verdict import Verdict, table
@@ -221,7 +220,7 @@ def scan(
         torch.from_numpy(data.labels),
         num_classes,
         mode="filter",
-        warmup=default_warmup(settings.epochs),
+        epochs=settings.epochs,
         noise_rate=settings.noise_rate,
         max_fdr=settings.max_fdr,
         planted=settings.planted,

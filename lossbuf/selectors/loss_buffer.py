@@ -15,10 +15,9 @@ from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
 from lossbuf.data import standardised
 from lossbuf.networks import default_network
-from lossbuf.posterior import default_warmup
 from lossbuf.selectors.base import RowSelector
 from lossbuf.thresholds import CutRule
-from lossbuf.training import TrainSettings, build, train
+from lossbuf.training import TrainSettings, batch_size_of, build, train
 from lossbuf.verdict import Verdict
 from lossbuf.weighting import soft_weights
 
@@ -34,7 +33,7 @@ class LossBufferSelector(RowSelector):
         module: Called as ``module(sample_shape, num_classes)``, makes the network; by default a ConvNet for images
             ``(n_samples, channels, height, width)`` and an MLP for everything else.
         epochs: Passes over the data.
-        batch_size: Rows a step.
+        batch_size: Rows per step; by default at most 128, and at least 32 steps per epoch.
         lr: Highest learning rate.
         weight_decay: Of SGD.
         rank_by: What to rank by, ``"posterior"`` or one of :data:`~lossbuf.statistics.SUSPICIONS`.
@@ -42,7 +41,7 @@ class LossBufferSelector(RowSelector):
         max_fdr: Largest share of right labels among the suspects to put up with, as an alternative.
         cut: Rule for the cut, as another; by default as many rows are dropped as labels are estimated to be wrong.
         mode: ``"watch"``, ``"filter"`` or ``"reweight"``, as in :class:`~lossbuf.callback.LossBufferCallback`.
-        warmup: Epochs before the mode begins; by default half of all, at most 6.
+        warmup: Epochs before the mode begins; ``"auto"`` lets the data decide, within half of all and at most 6.
         window: Losses kept a class and ring.
         planted: Share of the rows that train with a wrong label planted on purpose, to see how many are found, which
             the noise rate is then estimated from as well. .02 to .05 is usual.
@@ -80,7 +79,7 @@ class LossBufferSelector(RowSelector):
         module: Callable[[tuple[int, ...], int], nn.Module] | None = None,
         *,
         epochs: int = 20,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         lr: float = 0.05,
         weight_decay: float = 5e-4,
         rank_by: str = "posterior",
@@ -88,7 +87,7 @@ class LossBufferSelector(RowSelector):
         max_fdr: float | None = None,
         cut: CutRule | None = None,
         mode: str = "filter",
-        warmup: int | None = None,
+        warmup: int | str = "auto",
         window: int = 512,
         planted: float = 0.0,
         device: str | None = None,
@@ -116,7 +115,7 @@ class LossBufferSelector(RowSelector):
         num_classes = len(classes)
         settings = TrainSettings(
             epochs=self.epochs,
-            batch_size=self.batch_size,
+            batch_size=batch_size_of(len(X)) if self.batch_size is None else self.batch_size,
             lr=self.lr,
             weight_decay=self.weight_decay,
             seed=int(check_random_state(self.random_state).randint(2**31)),
@@ -127,7 +126,8 @@ class LossBufferSelector(RowSelector):
             num_classes,
             window=self.window,
             mode=self.mode,
-            warmup=default_warmup(settings.epochs) if self.warmup is None else self.warmup,
+            warmup=self.warmup,
+            epochs=settings.epochs,
             rank_by=self.rank_by,
             noise_rate=self.noise_rate,
             max_fdr=self.max_fdr,
