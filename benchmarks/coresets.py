@@ -53,7 +53,6 @@ from condensation.evaluate import EvalSettings, evaluate
 from condensation.features import logit_gradients, network_outputs
 from lossbuf import architectures, networks
 from lossbuf.callback import LossBufferCallback, LossBufferWarning
-from lossbuf.posterior import default_warmup
 from lossbuf.statistics import SampleStatistics
 from lossbuf.training import TrainSettings, build, train
 
@@ -134,7 +133,7 @@ def watched(
         data.num_classes,
         mode="filter" if cleaning else "watch",
         rank_by="posterior" if cleaning else "aum",
-        warmup=default_warmup(settings.epochs),
+        epochs=settings.epochs,
         planted=PLANTED if cleaning else 0.0,
         planted_seed=seed,
     )

@@ -47,7 +47,6 @@ from benchmarks.peers import Found, Task, aum, confident_learning, watching
 from lossbuf import networks
 from lossbuf.augment import CropFlip
 from lossbuf.callback import LossBufferCallback, LossBufferWarning
-from lossbuf.posterior import default_warmup
 from lossbuf.training import TrainSettings, accuracy, build, train
 
 
@@ -199,7 +198,7 @@ class Cell:
 
     def _ours(self) -> tuple[Found, dict[str, Any]]:
         callback = LossBufferCallback(
-            self.labels, self.data.num_classes, mode="filter", warmup=default_warmup(self.settings.epochs)
+            self.labels, self.data.num_classes, mode="filter", epochs=self.settings.epochs
         )
         network = self.fit(self.data.x, self.labels, self.data.num_classes, callback)
         with warnings.catch_warnings():

@@ -37,7 +37,6 @@ from lossbuf import networks, thresholds
 from lossbuf.callback import LossBufferCallback, LossBufferWarning
 from lossbuf.files import write_whole
 from lossbuf.noise import NoisyLabels
-from lossbuf.posterior import default_warmup
 from lossbuf.training import TrainSettings, accuracy, build, train
 from lossbuf.verdict import Verdict
 
@@ -159,7 +158,7 @@ class SeedRun:
 
     def watch(self) -> dict[str, Any]:
         """Train on all rows as they are, and rank them by every method."""
-        callback = LossBufferCallback(self.labels, self.data.num_classes, warmup=default_warmup(self.settings.epochs))
+        callback = LossBufferCallback(self.labels, self.data.num_classes, epochs=self.settings.epochs)
         by_epoch: Callable[[], dict[str, float]] = lambda: {  # noqa: E731
             name: self._pure_rate(callback, name) for name in WATCHED_BY_EPOCH
         }
@@ -209,7 +208,7 @@ class SeedRun:
             self.labels,
             self.data.num_classes,
             mode=mode,
-            warmup=default_warmup(self.settings.epochs),
+            epochs=self.settings.epochs,
             noise_rate=self.noise_rate if known else None,
             cut=None if known else rules[self.settings.keep],
         )

@@ -30,7 +30,6 @@ from benchmarks.command import data_or_exit
 from lossbuf import planted
 from lossbuf.callback import LossBufferCallback, LossBufferWarning
 from lossbuf.files import write_whole
-from lossbuf.posterior import default_warmup
 
 DEPTHS = (0.5, 0.75, 1.0, 1.25)
 """Suspects looked at, as shares of those at our cut."""
@@ -44,7 +43,7 @@ def compute(cell: grid.Cell, share: float) -> dict[str, Any]:
             cell.labels,
             cell.data.num_classes,
             mode="filter",
-            warmup=default_warmup(cell.settings.epochs),
+            epochs=cell.settings.epochs,
             planted=planted_share,
             planted_seed=cell.settings.seed,
         )

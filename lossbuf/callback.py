@@ -281,6 +281,8 @@ class LossBufferCallback(Watching):
             hard = self.mode == "filter"
             weights = hard_weights(verdict.cut) if hard else soft_weights(verdict.suspicion, verdict.cut)
             self.sample_weights.copy_(torch.from_numpy(weights))
+            if self.posterior is not None and self.posterior.is_audit(self.epoch):
+                self.sample_weights.masked_fill_(self.warm_up.held, 0.0)  # they stay out of sample
             self.weighted = self.dropped = True
         self._tell(self.epoch)
 
@@ -295,7 +297,8 @@ class LossBufferCallback(Watching):
         """Give the rows held back to the training, and start that anew where labels were memorized."""
         self.sample_weights.fill_(1.0)
         self.weighted = False
-        if self.warm_up.memorized and self.start is not None:
+        drops = self.warm_up.memorized if self.posterior is None else self.posterior.audited
+        if drops and self.start is not None:
             self.start.restore()
             self.warm_up.restarted = True
         self.start = None

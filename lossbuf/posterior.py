@@ -253,6 +253,8 @@ class LabelPosterior(HostRecord):
         if not self.dropping:
             probs = transition.deconvolved(probs, matrix)
         elif refine and bool(seen.any()):
+            if self.audited:
+                probs = transition.sharpened(probs, transition.sharpness(probs[seen], labels[seen], matrix))
             now = transition.from_joint(probs[seen], labels[seen], matrix)
             estimates[1] = transition.noise_rate(now, labels[seen])
             matrix = now if self.audited else (matrix + now) / 2  # counted in sample, the settled one is too mild

@@ -7,6 +7,7 @@ more than half of a class mislabelled the true class is a matter of names, and n
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -224,6 +225,55 @@ def from_joint(
         found = shrunk(counts / sizes.clamp(min=1e-9), sizes.squeeze(1).clamp(min=1.0))
         matrix = torch.where(sizes > 0, found, matrix)
     return matrix
+
+
+TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)
+"""Powers of probabilities among which :func:`sharpness` chooses."""
+
+SEARCHED_ROWS = 20_000
+"""Rows that :func:`sharpness` looks at, at most."""
+
+
+def sharpened(
+    probs: Float[Tensor, "n_samples num_classes"], power: float
+) -> Float[Tensor, "n_samples num_classes"]:
+    """Probabilities to a power, each row summing to 1: more certain above 1, less below."""
+    return probs if power == 1 else (probs.clamp(min=1e-9).log() * power).softmax(1)
+
+
+def sharpness(
+    true_probs: Float[Tensor, "n_samples num_classes"],
+    labels: Int[Tensor, " n_samples"],
+    start: Float[Tensor, "num_classes num_classes"],
+) -> float:
+    """The power of the probabilities under which the given labels are most likely; waits for the device.
+
+    A network that is too certain about rows it was not trained on takes its own errors for wrong labels, and one that
+    still remembers some of them takes wrong labels for right. Either shows in the labels: the power is one of
+    :data:`TEMPERATURES`, each with the transition matrix that fits it best (:func:`from_joint`).
+
+    Args:
+        true_probs: Probabilities of the true class, shape ``(n_samples, num_classes)``.
+        labels: Given labels, shape ``(n_samples,)``.
+        start: The matrix to start from.
+
+    Source:
+        Temperature scaling: Guo et al. 2017.
+
+    Differs from the paper:
+        The labels are wrong ones, too, so that the likelihood is that of a mixture.
+    """
+    step = -(-len(labels) // SEARCHED_ROWS)
+    true_probs, labels = true_probs[::step], labels[::step]
+    best, found = -float("inf"), 1.0
+    for power in TEMPERATURES:
+        probs = sharpened(true_probs, power)
+        matrix = from_joint(probs, labels, start, steps=20).to(probs.dtype)
+        of_given = (probs * matrix.t()[labels]).sum(1)
+        likelihood = float(of_given.clamp(min=1e-12).log().double().mean())
+        if likelihood > best:
+            best, found = likelihood, power
+    return math.sqrt(found)
 
 
 def true_shares(

@@ -25,12 +25,18 @@ HELD_ROWS = 500
 """Rows to hold back: enough for a standard error of .05 nats."""
 
 HELD_SHARES = (0.05, 0.1)
-"""The least and the largest share of the rows that is held back."""
+"""The least and the largest share of the rows that is held back, but for small data."""
+
+FEW_HELD, MOST_HELD = 100, 0.25
+"""Of small data so many rows are held back, or this share where that is less."""
 
 GAP = 0.2
 """Nats by which the given label of a row trained on must cost less than that of a row held back before the network is
 said to memorize labels. Networks trained from scratch on images stay below .15 for a whole warm-up, also where 40 % of
 the labels are wrong; networks on embeddings pass it within the second or third epoch."""
+
+SHARE = 0.1
+"""The same as a share of the entropy of the labels, which is small where there are few classes."""
 
 JUMP = 0.15
 """The same for the loss that a row loses between two visits, where nothing is held back."""
@@ -38,7 +44,7 @@ JUMP = 0.15
 SLOW = 0.1
 """Share of all that was learned so far, in nats, below which an epoch's progress counts as slow."""
 
-LEARNED = 0.03
+LEARNED = 0.005
 """Share of the entropy of the labels that the network must explain out of sample before rows are dropped for it."""
 
 
@@ -116,8 +122,8 @@ class Warmup(nn.Module):
         if self.ended_after is not None:
             return True
         self.history.append(losses)
-        memorizing = self.automatic and is_memorizing(self.history)
-        slow = self.automatic and is_slow(self.history, entropy)
+        memorizing = self.automatic and is_memorizing(self.history, entropy)
+        slow = self.automatic and self.learned(entropy) and is_slow(self.history, entropy)
         over = epoch >= self.longest or (memorizing and (slow or not self.holds_back))
         if self.epochs is None and self.holds_back:  # it may be a short training
             over = over or slow
@@ -129,7 +135,7 @@ class Warmup(nn.Module):
         """Whether the network explains some of the labels of rows that it was not trained on; True where none are."""
         if not self.holds_back or not self.history:
             return True
-        return entropy - self.history[-1].held > LEARNED * entropy
+        return entropy - min(losses.held for losses in self.history) > LEARNED * entropy
 
     def set_length(self, epochs: int) -> None:
         """Take note of the epochs of the whole training, which an automatic warm-up takes at most half of.
@@ -170,9 +176,10 @@ def longest(epochs: int | None) -> int:
 
 
 def held_back(n_samples: int) -> int:
-    """Rows to hold back of so many: :data:`HELD_ROWS` within :data:`HELD_SHARES`, and at least one of ten."""
+    """Rows to hold back of so many: :data:`HELD_ROWS` within :data:`HELD_SHARES`, but at least :data:`FEW_HELD`."""
     least, most = HELD_SHARES
-    return round(min(max(HELD_ROWS, least * n_samples), most * n_samples))
+    usual = min(max(HELD_ROWS, least * n_samples), most * n_samples)
+    return round(max(usual, min(FEW_HELD, MOST_HELD * n_samples)))
 
 
 def memory(history: Sequence[EpochLosses]) -> float:
@@ -192,12 +199,12 @@ def memory(history: Sequence[EpochLosses]) -> float:
     return before[3] - now.quarters[0] - drift
 
 
-def is_memorizing(history: Sequence[EpochLosses]) -> bool:
-    """Whether :func:`memory` is large, and more than twice its standard error; never in the first epoch."""
+def is_memorizing(history: Sequence[EpochLosses], entropy: float) -> bool:
+    """Whether :func:`memory` is large, and more than its standard error; never in the first epoch."""
     if len(history) < 2:
         return False
     threshold = JUMP if math.isnan(history[-1].held) else GAP
-    return memory(history) > max(threshold, 2 * history[-1].error)
+    return memory(history) > max(min(threshold, SHARE * entropy), history[-1].error)
 
 
 def is_slow(history: Sequence[EpochLosses], entropy: float) -> bool:
