@@ -181,8 +181,9 @@ def _hausa(folders: Folders) -> HardData:
     titles = clean["news_title"].str.lower()
     vectors: Any = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=2, sublinear_tf=True)
     reduced = TruncatedSVD(100, random_state=0).fit_transform(vectors.fit_transform(titles))
-    given = noisy["label"].map(names.index).to_numpy(dtype=np.int64)
-    return of_features(reduced, clean["label"].map(names.index).to_numpy(), given=given)
+    given = np.array([names.index(label) for label in noisy["label"]], dtype=np.int64)
+    labels = np.array([names.index(label) for label in clean["label"]], dtype=np.int64)
+    return of_features(reduced, labels, given=given)
 
 
 def _table(_: Folders, load: Callable[[], Any]) -> HardData:

@@ -57,7 +57,9 @@ def out_of_sample(
 
 def judged(labels: NDArray[np.int64], probs: NDArray[np.float64]) -> Found:
     """What cleanlab's defaults find by out-of-sample probabilities of shape ``(n_samples, num_classes)``."""
-    mask = np.asarray(find_label_issues(labels, probs, n_jobs=1), dtype=bool)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a class with very few rows
+        mask = np.asarray(find_label_issues(labels, probs, n_jobs=1), dtype=bool)
     joint = np.asarray(estimate_joint(labels, probs))
     quality = np.asarray(get_label_quality_scores(labels, probs))
     return Found(1 - quality, mask, float(1 - np.trace(joint)), TRAININGS)
