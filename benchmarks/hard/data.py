@@ -218,6 +218,6 @@ LOADERS: dict[str, Callable[[Folders], HardData]] = {
     "long-tail-fashion-mnist": _long_tail_fashion,
     "mnist": partial(_mnist, count=8000),
     "clinc10-sentences": partial(_clinc10_sentences, count=2000),
-    "cifar10-images": partial(_cifar10_for_fine_tuning, count=2000, pixels=64),
+    "cifar10-images": partial(_cifar10_for_fine_tuning, count=2000, pixels=96),
 }
 """How each data set is read."""

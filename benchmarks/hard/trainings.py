@@ -86,7 +86,7 @@ def _plain_loop(
     network: nn.Module, x: Tensor, labels: Tensor, training: Training, device: torch.device, callback: Any
 ) -> None:
     optimizers = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    optimizer = optimizers[training.optimizer](network.parameters(), lr=training.lr)
+    optimizer = optimizers[training.optimizer](network.parameters(), lr=training.lr, fused=True)
     x, labels = x.to(device), labels.to(device)
     for _ in range(training.epochs):
         network.train()
