@@ -53,6 +53,7 @@ from benchmarks.hard import files
 from benchmarks.hard import report as hard_report
 from benchmarks.hard import run as hard
 from benchmarks.hard.data import Folders
+from benchmarks.hard.standings import DEVELOPMENT
 from benchmarks.hard.suite import SUITE, cells
 from benchmarks.labels import noisy_labels
 from benchmarks.peers import Found, Task, aum, confident_learning, watching
@@ -342,7 +343,7 @@ def _hard(
     kinds = None if noise == "all" else tuple(_kind(part, known) for part in noise.split(","))
     todo = cells(names, kinds, seeds)
     hard.run(todo, out, folders, device, renew=renew, peers=peers, ours=ours, jobs=jobs)
-    hard_report.show(out)
+    hard_report.show(out, development=seeds.start >= DEVELOPMENT)
 
 
 def _kind(text: str, among: tuple[tuple[str, float], ...]) -> tuple[str, float]:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.hard import report as hard_report
+from benchmarks.hard.standings import cells as hard_cells
 from benchmarks.markdown import pipe
 from benchmarks.results import read_json, write_json
 from lossbuf.files import write_whole
@@ -192,7 +193,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(help=__doc__)
 def main(folder: Annotated[Path, typer.Argument(help="A folder of results.", exists=True, file_okay=False)]) -> None:
-    if hard_report.cells(folder).empty:
+    if hard_cells(folder).empty:
         show(folder)
     else:
         hard_report.show(folder)

@@ -25,12 +25,14 @@ class Entry:
         training: How the network is trained that ours and the peers watch.
         noise: Kinds and rates of noise.
         cross_validated: Whether cleanlab is run with the same network, which takes as long as four trainings.
+        scarce: Some class has fewer than 50 rows, so that the noise rate can be known less exactly.
     """
 
     data: str
     training: Training
     noise: Noise
     cross_validated: bool = True
+    scarce: bool = False
 
 
 TABLE = Training(network="mlp", epochs=20, lr=0.05, batch_size=16)
@@ -59,33 +61,35 @@ _FEW = (("symmetric", 0.2), SYMMETRIC, ("pair-flip", 0.3))
 SUITE: dict[str, Entry] = {
     # Small tables.
     "iris": Entry("iris", TABLE, (*_FEW, CLEAN)),
-    "wine": Entry("wine", TABLE, (*_FEW, CLEAN)),
+    "wine": Entry("wine", TABLE, (*_FEW, CLEAN), scarce=True),
     "breast-cancer": Entry("breast-cancer", TABLE, (("symmetric", 0.2), SYMMETRIC, CLEAN)),
-    "digits-100": Entry("digits-100", TABLE, _FEW),
-    "digits-200": Entry("digits-200", TABLE, (*_FEW, CLEAN)),
+    "digits-100": Entry("digits-100", TABLE, _FEW, scarce=True),
+    "digits-200": Entry("digits-200", TABLE, (*_FEW, CLEAN), scarce=True),
     # Embeddings and other features.
     "cifar10-embeddings": Entry(
         "cifar10-embeddings",
         PERCEPTRON,
         (*_FEW, PAIR_FLIP, ("class-dependent", 0.4), CONFUSABLE, CLEAN),
     ),
-    "long-tail-embeddings": Entry("long-tail-embeddings", PERCEPTRON, (*_FEW, CONFUSABLE)),
+    "long-tail-embeddings": Entry("long-tail-embeddings", PERCEPTRON, (*_FEW, CONFUSABLE), scarce=True),
     "clinc10": Entry("clinc10", PERCEPTRON, (SYMMETRIC, PAIR_FLIP, CONFUSABLE, CLEAN)),
-    "clinc150": Entry("clinc150", PERCEPTRON, (*_FEW, CONFUSABLE, CLEAN)),
-    "banking77": Entry("banking77", PERCEPTRON, (("symmetric", 0.2), SYMMETRIC, PAIR_FLIP, CONFUSABLE, CLEAN)),
-    "glyphs-25": Entry("glyphs-25", PERCEPTRON, (SYMMETRIC, ("pair-flip", 0.3), CONFUSABLE)),
-    "glyphs-100": Entry("glyphs-100", PERCEPTRON, (*_FEW, CONFUSABLE, CLEAN)),
-    "glyphs-150": Entry("glyphs-150", PERCEPTRON, (SYMMETRIC, ("pair-flip", 0.3), CONFUSABLE)),
+    "clinc150": Entry("clinc150", PERCEPTRON, (*_FEW, CONFUSABLE, CLEAN), scarce=True),
+    "banking77": Entry(
+        "banking77", PERCEPTRON, (("symmetric", 0.2), SYMMETRIC, PAIR_FLIP, CONFUSABLE, CLEAN), scarce=True
+    ),
+    "glyphs-25": Entry("glyphs-25", PERCEPTRON, (SYMMETRIC, ("pair-flip", 0.3), CONFUSABLE), scarce=True),
+    "glyphs-100": Entry("glyphs-100", PERCEPTRON, (*_FEW, CONFUSABLE, CLEAN), scarce=True),
+    "glyphs-150": Entry("glyphs-150", PERCEPTRON, (SYMMETRIC, ("pair-flip", 0.3), CONFUSABLE), scarce=True),
     # Labels by people, and by weak supervision.
     "hausa": Entry("hausa", PERCEPTRON, (("real", 0.5), CLEAN)),
     "cifar10h-embeddings": Entry("cifar10h-embeddings", PERCEPTRON, (*HUMAN, CLEAN)),
     # Images, and other networks than the usual one.
-    "glyphs-images-100": Entry("glyphs-images-100", CONVNET, (SYMMETRIC, ("pair-flip", 0.3))),
+    "glyphs-images-100": Entry("glyphs-images-100", CONVNET, (SYMMETRIC, ("pair-flip", 0.3)), scarce=True),
     "mnist-convnet": Entry("mnist", _on_mnist("convnet"), (SYMMETRIC, PAIR_FLIP, CLEAN)),
     "mnist-adam": Entry("mnist", _on_mnist("convnet", "adam", 1e-3), (SYMMETRIC,)),
     "mnist-wide": Entry("mnist", _on_mnist("convnet", width=48), (SYMMETRIC,)),
     "mnist-resnet9": Entry("mnist", _on_mnist("resnet9", width=8), (SYMMETRIC,)),
-    "long-tail-fashion-mnist": Entry("long-tail-fashion-mnist", CONVNET, (SYMMETRIC, ("pair-flip", 0.3))),
+    "long-tail-fashion-mnist": Entry("long-tail-fashion-mnist", CONVNET, (SYMMETRIC, ("pair-flip", 0.3)), scarce=True),
     "cifar10h-images": Entry("cifar10h-images", CONVNET, HUMAN),
     # Fine-tuning.
     "photographs-1-epoch": _fine_tuned("cifar10-images", _photographs(1), SYMMETRIC, PAIR_FLIP),

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from benchmarks import grid, grid_report
 from benchmarks.data import DataError
-from benchmarks.hard import cell, files, ours, report, run, suite, trainings
+from benchmarks.hard import cell, files, ours, report, run, standings, suite, trainings
 from benchmarks.hard.data import LOADERS, Folders
 from benchmarks.hard.suite import SUITE, Settings
 
@@ -263,7 +263,7 @@ def test_standings(tmp_path):
             noise_rate_interval=[0.25, 0.35 + 0.1 * seed],
             warnings=["doubtful"] * (1 - seed),
         )
-    (row,) = report.standings(report.cells(tmp_path)).to_dict("records")
+    (row,) = standings.standings(standings.cells(tmp_path)).to_dict("records")
     assert row["seeds"] == 2
     assert (row["fnr_at_rate: best peer"], row["f1: best peer"]) == ("aum-otsu", "neighbours")
     assert row["fnr_at_rate"] == pytest.approx(0.2)
@@ -272,7 +272,7 @@ def test_standings(tmp_path):
     assert row["rate error"] == pytest.approx(0.1)
     assert (row["covered"], row["warned"]) == (1, 1)
     assert row["silent failure"]  # .6 is below .8 times .8, and one seed did not warn
-    text = report.markdown(report.cells(tmp_path))
+    text = report.markdown(standings.cells(tmp_path))
     assert "0.600 (not first) | 0.800 neighbours" in text
     assert "1 of 2" in text
 
@@ -280,9 +280,48 @@ def test_standings(tmp_path):
 def test_a_failure_that_is_told_is_not_silent(tmp_path):
     methods = {"ours": _found(f1=0.1), "aum-otsu": _found(f1=0.9)}
     _write(tmp_path, 0, methods, noise_rate_interval=[0.1, 0.2], warnings=["doubtful"])
-    (row,) = report.standings(report.cells(tmp_path)).to_dict("records")
+    (row,) = standings.standings(standings.cells(tmp_path)).to_dict("records")
     assert not row["silent failure"]
     assert row["covered"] == 0
+
+
+@pytest.mark.parametrize(
+    ("ours", "short"),
+    [
+        (_found(0.1, 0.91, 0.43), ""),
+        (_found(0.2, 0.91, 0.43), "FNR"),
+        (_found(0.1, 0.85, 0.43), "F1 of best peer, F1 of ranking"),
+        (_found(0.1, 0.91, 0.47), "rate"),
+    ],
+)
+def test_what_a_cell_falls_short_of(ours, short, tmp_path):
+    methods = {"ours": ours, "aum-otsu": _found(0.15, 0.9)}
+    _write(tmp_path, 0, methods, noise_rate_interval=None, warnings=[])
+    (row,) = standings.standings(standings.cells(tmp_path)).to_dict("records")
+    assert row["falls short of"] == short
+
+
+@pytest.mark.parametrize(
+    ("flagged", "accuracy", "short"),
+    [(0.009, 0.96, ""), (0.015, 0.96, "flagged, rate"), (0.015, 0.9, ""), (0.03, 0.9, "flagged")],
+)
+def test_what_clean_data_fall_short_of(flagged, accuracy, short, tmp_path):
+    ours, cleanlab = (_found(f1=0.0, rate=rate, auroc=None, fnr_at_rate=None) for rate in (flagged, 0.04))
+    values = {"true_noise_rate": 0.0, "out_of_sample_accuracy": {"cleanlab": accuracy}, "warnings": []}
+    _write(tmp_path, 0, {"ours": ours, "cleanlab": cleanlab}, kind="clean", noise_rate_interval=[0, 1], **values)
+    (row,) = standings.standings(standings.cells(tmp_path)).to_dict("records")
+    assert row["falls short of"] == short
+
+
+def test_seeds_of_development_have_a_report_of_their_own(tmp_path):
+    for seed, f1 in ((0, 0.6), (100, 0.9)):
+        _write(tmp_path, seed, {"ours": _found(f1=f1)}, noise_rate_interval=[0, 1], warnings=[])
+    for arguments, ending, f1 in (([], "", 0.6), (["--development"], "-development", 0.9)):
+        found = CliRunner().invoke(report.app, [str(tmp_path), *arguments])
+        assert found.exit_code == 0, found.output
+        assert "1 cells with ours" in found.output
+        (row,) = json.loads((tmp_path / f"summary{ending}.json").read_text())["standings"]
+        assert (row["seeds"], row["f1"]) == (1, f1)
 
 
 def test_clean_data_have_a_table_of_their_own_and_the_usual_report_shows_it(tmp_path):
@@ -302,14 +341,15 @@ def test_clean_data_have_a_table_of_their_own_and_the_usual_report_shows_it(tmp_
     assert "Clean data" in found.output
     assert "Wrong labels" not in found.output
     assert (
-        "| wine | clean | 1 | 0.020 | 0.070 | 0.020 | 0.970 | yes | no | 2.0 |" in (tmp_path / "tables.md").read_text()
+        "| wine | clean | 1 | 0.020 | 0.070 | 0.020 | 0.970 | yes | no | 2.0 | flagged, rate |"
+        in (tmp_path / "tables.md").read_text()
     )
 
 
 def test_peers_alone_have_tables_too(out):
-    text = report.markdown(report.cells(out))
+    text = report.markdown(standings.cells(out))
     assert "| wine | symmetric 0.4 | 1 | - |" in text
-    assert pd.isna(report.standings(report.cells(out)).get("fnr_at_rate", pd.Series([np.nan]))[0])
+    assert pd.isna(standings.standings(standings.cells(out)).get("fnr_at_rate", pd.Series([np.nan]))[0])
 
 
 def test_no_cells(tmp_path):
