@@ -47,7 +47,7 @@ def cells(folder: Path) -> pd.DataFrame:
     if not rows:
         return pd.DataFrame()
     known = {name: place for place, name in enumerate(SUITE)}
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows).drop_duplicates([*KEYS, "seed", "method"])  # a cell may be there without peers too
     order = table["dataset"].map(lambda name: known.get(name, len(known)))
     return table.assign(order=order).sort_values(["order", "noise_kind", "noise", "seed"], kind="stable")
 
