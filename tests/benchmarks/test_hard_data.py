@@ -134,6 +134,29 @@ def test_gradients_of_an_edge_lie_in_one_direction():
     assert np.delete(found[1], 4, axis=-1).max() == pytest.approx(0, abs=1e-3)
 
 
+def naive_gradients(image, cell, directions):
+    """The histograms of one image, pixel by pixel."""
+    height, width = image.shape
+    vertical, horizontal = np.gradient(image)
+    found = np.zeros((height // cell, width // cell, directions))
+    for row in range(height):
+        for column in range(width):
+            down, right = vertical[row, column], horizontal[row, column]
+            place = (np.arctan2(down, right) % np.pi) / np.pi * directions
+            lower = int(np.floor(place))
+            of_cell = found[row // cell, column // cell]
+            of_cell[lower % directions] += np.hypot(down, right) * (lower + 1 - place)
+            of_cell[(lower + 1) % directions] += np.hypot(down, right) * (place - lower)
+    return np.sqrt(found / np.linalg.norm(found)).ravel()
+
+
+@pytest.mark.parametrize(("cell", "directions"), [(4, 8), (6, 5)])
+def test_gradients_are_those_of_the_slow_reference(cell, directions):
+    images = np.random.default_rng(0).normal(size=(3, 12, 12))
+    expected = [naive_gradients(image, cell, directions) for image in images]
+    assert np.allclose(oriented_gradients(images, cell, directions), expected, atol=1e-3)
+
+
 def test_gradients_do_not_depend_on_contrast_and_an_even_image_has_none():
     image = np.random.default_rng(0).integers(0, 100, (1, 12, 12))
     assert np.allclose(oriented_gradients(image), oriented_gradients(2 * image + 7), atol=1e-5)
