@@ -67,7 +67,7 @@ def load(name: str, folder: Path | None = None, subset: int | None = None) -> Da
         bunch: Any = load_digits()
         parts = _split(bunch.images[:, None], bunch.target)
     elif name in NAMES:
-        parts = _torchvision(name, folder or default_folder())
+        parts = raw(name, folder)
     elif name.endswith(".npz"):
         parts = _npz(Path(name))
     else:
@@ -92,7 +92,20 @@ def _split(x: NDArray[Any], y: NDArray[Any]) -> Parts:
     return parts[0], parts[2].astype(np.int64), parts[1], parts[3].astype(np.int64)
 
 
-def _torchvision(name: str, folder: Path) -> Parts:
+def raw(name: str, folder: Path | None = None) -> Parts:
+    """Training images, their labels, test images and their labels of a torchvision data set, as its files hold them.
+
+    Args:
+        name: One of :data:`NAMES` but ``"digits"``.
+        folder: Where torchvision's files lie, or are downloaded to.
+
+    Returns:
+        Images as integers of shape ``(n_samples, channels, height, width)`` and labels of shape ``(n_samples,)``.
+
+    Raises:
+        DataError: If the files are missing and cannot be downloaded.
+    """
+    folder = folder or default_folder()
     sets = torchvision.datasets
     makers: dict[str, Any] = {"mnist": sets.MNIST, "fashion-mnist": sets.FashionMNIST, "cifar10": sets.CIFAR10}
 

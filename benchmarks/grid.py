@@ -5,6 +5,8 @@
     python -m benchmarks.grid --full --device cuda          (a GPU: all rows, ResNet-9, crops and mirror images)
     python -m benchmarks.grid --renew --out FOLDER          (after a change of ours: the peers' values stay)
     python -m benchmarks.grid --dataset fashion-mnist --rows 0 --epochs 30 --no-peers --out runs/all-rows
+    python -m benchmarks.grid --suite hard --hard-dir FOLDER (embeddings, texts, many classes, human labels, ...)
+    python -m benchmarks.grid --suite hard --peers-only      (then once more without it: ours is added)
 
 Protocol. A cell is a data set, a kind and a rate of noise, and a seed; it is one JSON file, and a cell that is done is
 skipped. Every method trains the same network (ConvNet, width 16) with the same settings from the same seed:
@@ -20,6 +22,11 @@ Beside them a plain training on all rows and one on the truly clean rows, for th
 presets take a subset of the rows (see ``PRESETS``); ``--full`` takes all, with ResNet-9 and augmentation, and is meant
 for a GPU. ``--no-peers`` leaves out all that is not needed to hold ours against the oracle, so that a CPU can take all
 rows. Settings were chosen on seeds 100 and up; reported are 0 and up.
+
+The hard suite has its own data sets, networks and peers, see ``benchmarks/hard/suite.py``. Its files are read from
+``--hard-dir``; a data set whose file is missing is skipped. Of the options it takes ``--dataset``, ``--noise``,
+``--seeds`` (3 by default), ``--first-seed``, ``--peers``, ``--peers-only``, ``--jobs``, ``--renew``, ``--device``,
+``--data-dir`` and ``--out``.
 """
 
 from __future__ import annotations
@@ -42,6 +49,12 @@ from torch import Tensor, nn
 from benchmarks import data as datasets
 from benchmarks import grid_report, metrics, results
 from benchmarks.command import data_or_exit, listed
+from benchmarks.hard import files
+from benchmarks.hard import report as hard_report
+from benchmarks.hard import run as hard
+from benchmarks.hard.data import Folders
+from benchmarks.hard.standings import DEVELOPMENT
+from benchmarks.hard.suite import SUITE, cells
 from benchmarks.labels import noisy_labels
 from benchmarks.peers import Found, Task, aum, confident_learning, watching
 from lossbuf import networks
@@ -264,8 +277,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(help=__doc__)
 def main(
-    dataset: Annotated[str, typer.Option(help=f"Comma-separated, of {', '.join(PRESETS)}.")] = ",".join(PRESETS),
-    noise: Annotated[str, typer.Option(help="Kinds and rates, as kind:rate,...; all of the grid by default.")] = "all",
+    suite: Annotated[str, typer.Option(help="Which cells: usual or hard.")] = "usual",
+    dataset: Annotated[str, typer.Option(help="Comma-separated; all data sets of the suite by default.")] = "all",
+    noise: Annotated[str, typer.Option(help="Kinds and rates, as kind:rate,...; all of the suite by default.")] = "all",
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds.")] = None,
     first_seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
     full: Annotated[bool, typer.Option(help="All rows, ResNet-9 and augmentation: for a GPU.")] = False,
@@ -274,14 +288,26 @@ def main(
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data, by default the preset's.")] = None,
     rows: Annotated[int | None, typer.Option(min=0, help="Training rows, by default the preset's; 0 for all.")] = None,
     peers: Annotated[bool, typer.Option(help="Run the peers, too.")] = True,
+    peers_only: Annotated[bool, typer.Option("--peers-only", help="Leave out ours (hard suite).")] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Cells at a time; with one thread each if several.")] = 1,
     renew: Annotated[bool, typer.Option(help="Compute ours anew in cells that are done, and no others.")] = False,
     device: Annotated[str | None, typer.Option(help="Where to train, by default a GPU if there is one.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data; by default LOSSBUF_DATA.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/grid"),
+    hard_dir: Annotated[
+        Path | None, typer.Option(help=f"Files of the hard suite; by default {files.ENVIRONMENT}.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; runs/grid or runs/hard by default.")] = None,
 ) -> None:
-    names = listed("dataset", dataset, PRESETS)
-    kinds = list(NOISE) if noise == "all" else [_kind(part) for part in noise.split(",")]
+    listed("suite", suite, ("usual", "hard"))
+    if suite == "hard":
+        _hard(dataset, noise, range(first_seed, first_seed + (seeds or 3)), out or Path("runs/hard"), device,
+              Folders(hard_dir or files.default_folder(), data_dir), renew, peers, not peers_only, jobs)  # fmt: skip
+        return
+    if peers_only:
+        raise typer.BadParameter("is for `--suite hard`", param_hint="--peers-only")
+    out = out or Path("runs/grid")
+    names = list(PRESETS) if dataset == "all" else listed("dataset", dataset, PRESETS)
+    kinds = list(NOISE) if noise == "all" else [_kind(part, NOISE) for part in noise.split(",")]
     todo = [
         settings_of(name, kind, rate, seed, full, batch_size, lr, epochs, rows)
         for seed in range(first_seed, first_seed + (seeds or max(PRESETS[name].seeds for name in names)))
@@ -299,10 +325,30 @@ def main(
     grid_report.show(out)
 
 
-def _kind(text: str) -> tuple[str, float]:
+def _hard(
+    dataset: str,
+    noise: str,
+    seeds: range,
+    out: Path,
+    device: str | None,
+    folders: Folders,
+    renew: bool,
+    peers: bool,
+    ours: bool,
+    jobs: int,
+) -> None:
+    names = list(SUITE) if dataset == "all" else listed("dataset", dataset, SUITE)
+    known = tuple(dict.fromkeys(pair for name in names for pair in SUITE[name].noise))
+    kinds = None if noise == "all" else tuple(_kind(part, known) for part in noise.split(","))
+    todo = cells(names, kinds, seeds)
+    hard.run(todo, out, folders, device, renew=renew, peers=peers, ours=ours, jobs=jobs)
+    hard_report.show(out, development=seeds.start >= DEVELOPMENT)
+
+
+def _kind(text: str, among: tuple[tuple[str, float], ...]) -> tuple[str, float]:
     kind, _, rate = text.partition(":")
-    if (kind, float(rate or "nan")) not in NOISE:
-        known = ", ".join(f"{name}:{value:g}" for name, value in NOISE)
+    if (kind, float(rate or "nan")) not in among:
+        known = ", ".join(f"{name}:{value:g}" for name, value in among)
         raise typer.BadParameter(f"must be among {known}, got {text!r}", param_hint="--noise")
     return kind, float(rate)
 

@@ -1,6 +1,6 @@
 """Cells of ``benchmarks.grid`` -> tables: who finds more wrong labels, who knows how many there are, at what cost.
 
-python -m benchmarks.grid_report runs/grid
+python -m benchmarks.grid_report runs/grid      (or runs/hard)
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.hard import report as hard_report
+from benchmarks.hard.standings import cells as hard_cells
+from benchmarks.markdown import pipe
 from benchmarks.results import read_json, write_json
 from lossbuf.files import write_whole
 
@@ -124,12 +127,12 @@ def markdown(table: pd.DataFrame) -> str:
         first = mine.iloc[0]
         size = "all rows" if pd.isna(first["subset"]) else f"{int(first['subset']):,} rows"
         parts.append(f"### {dataset} ({size}, {first['epochs']} epochs, {seeds} seeds)\n")
-        parts.append(_pipe(_short(own)))
+        parts.append(pipe(_short(own)))
         if set(mine["method"]) == {"ours"}:
             continue
         for name, title in (("auroc", "AUROC"), ("fnr_at_rate", "FNR at the true rate"), ("f1", "F1 at the own cut")):
             parts.append(f"{title}, by method:\n")
-            parts.append(_pipe(comparison(mine, name)))
+            parts.append(pipe(comparison(mine, name)))
     return "\n".join(parts)
 
 
@@ -153,12 +156,6 @@ def _short(rows: pd.DataFrame) -> list[dict[str, str]]:
         texts["cost"] = f"{row['cost']:.2f}"
         found.append(texts)
     return found
-
-
-def _pipe(rows: list[dict[str, str]]) -> str:
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
-    lines += ["| " + " | ".join(row.get(name, "") for name in rows[0]) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
 
 
 def _against(rows: pd.DataFrame) -> str:
@@ -196,7 +193,10 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(help=__doc__)
 def main(folder: Annotated[Path, typer.Argument(help="A folder of results.", exists=True, file_okay=False)]) -> None:
-    show(folder)
+    if hard_cells(folder).empty:
+        show(folder)
+    else:
+        hard_report.show(folder)
 
 
 if __name__ == "__main__":

@@ -54,11 +54,17 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def values_of(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The values of a cell that is done with these settings; ``None`` where there is none."""
+    done = read_json(path)
+    return done["values"] if done is not None and done.get("settings") == _plain(settings) else None
+
+
 def cell(path: Path, settings: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The values of a cell: read where it is done with the same settings, else computed and written."""
-    done = read_json(path)
-    if done is not None and done.get("settings") == _plain(settings):
-        return done["values"]
+    done = values_of(path, settings)
+    if done is not None:
+        return done
     values = compute()
     write_json(path, {"settings": settings, "environment": environment(), "values": values})
     return _plain(values)
@@ -66,9 +72,9 @@ def cell(path: Path, settings: dict[str, Any], compute: Callable[[], dict[str, A
 
 def renew(path: Path, settings: dict[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Change the values of a cell that is done with these settings; another is left as it is."""
-    done = read_json(path)
-    if done is not None and done.get("settings") == _plain(settings):
-        write_json(path, {"settings": settings, "environment": environment(), "values": change(done["values"])})
+    done = values_of(path, settings)
+    if done is not None:
+        write_json(path, {"settings": settings, "environment": environment(), "values": change(done)})
 
 
 def _plain(value: Any) -> Any:
