@@ -145,12 +145,40 @@ class MLP(nn.Module):
         return self.classifier(self.features(x))
 
 
-def default_network(sample_shape: torch.Size | tuple[int, ...], num_classes: int) -> nn.Module:
-    """A ConvNet (width 32, batch norm) for images of shape ``(channels, height, width)``, else an MLP."""
+FEW_ROWS = 1000
+"""Rows of features below which the default network is linear: a perceptron memorizes so few in an epoch or two."""
+
+ENOUGH_FEATURES = 8
+"""Features from which on it is: of fewer a linear layer learns too little."""
+
+
+def default_network(
+    sample_shape: torch.Size | tuple[int, ...], num_classes: int, n_samples: int | None = None
+) -> nn.Module:
+    """A network for samples of a shape.
+
+    Args:
+        sample_shape: Shape of one sample.
+        num_classes: Number of classes.
+        n_samples: Number of samples to train on, where it is known.
+
+    Returns:
+        A ConvNet (width 32, batch norm) for images of shape ``(channels, height, width)``; for features a perceptron
+        with two hidden layers, or, with fewer than :data:`FEW_ROWS` samples of at least :data:`ENOUGH_FEATURES`
+        features, a linear layer.
+    """
     if len(sample_shape) == 3:
         channels, height, breadth = sample_shape
         return ConvNet(channels, num_classes, (height, breadth), width=32, norm="batch")
+    if is_small(sample_shape, n_samples):
+        return MLP(math.prod(sample_shape), num_classes, hidden=())
     return MLP(math.prod(sample_shape), num_classes)
+
+
+def is_small(sample_shape: torch.Size | tuple[int, ...], n_samples: int | None) -> bool:
+    """Whether :func:`default_network` is linear for so many samples."""
+    few = n_samples is not None and n_samples < FEW_ROWS
+    return few and len(sample_shape) != 3 and math.prod(sample_shape) >= ENOUGH_FEATURES
 
 
 class _Residual(nn.Module):

@@ -61,6 +61,43 @@ class Reading(NamedTuple):
     hidden: Tensor
 
 
+def reconciled(
+    held: Float[Tensor, ""], audited: Float[Tensor, ""], error: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """The noise rate from two estimates, of which the first is seldom too low and the second seldom too high.
+
+    Rows held back are judged by a network that was trained on wrong labels, whose own errors count as noise; rows
+    audited by one that may still make wrong labels look right. What they differ by beyond two standard errors is
+    halved.
+
+    Args:
+        held: The estimate from rows held back.
+        audited: The estimate from rows out of sample in the audit.
+        error: Standard error of the first.
+    """
+    return audited + (held - audited - 2 * error).clamp(min=0.0) / 2
+
+
+def shifted(
+    log_odds: Float[Tensor, " n_samples"], counted: Bool[Tensor, " n_samples"], rate: float
+) -> Float[Tensor, " n_samples"]:
+    """Log-odds raised by one amount, by which their mean probability is ``rate``; never lowered.
+
+    Args:
+        log_odds: Log-odds that the label is wrong.
+        counted: Rows that the mean is taken of.
+        rate: Mean probability.
+    """
+    values = log_odds[counted].double()
+    low, high = 0.0, 40.0
+    if float(torch.sigmoid(values).mean()) >= rate:
+        return log_odds
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if float(torch.sigmoid(values + middle).mean()) >= rate else (middle, high)
+    return log_odds + high
+
+
 class LabelPosterior(HostRecord):
     """P(label wrong | outputs, label) of every sample, with the transition matrix estimated on the way.
 
@@ -250,16 +287,22 @@ class LabelPosterior(HostRecord):
             counted = labels[seen] if bool(seen.any()) else labels
             rate, error = transition.noise_rate(matrix, counted), anchored.rate_error(counted)
         estimates = torch.stack([rate, rate, error])
+        audited = self.audited and refine and bool(seen.any())
         if not self.dropping:
             probs = transition.deconvolved(probs, matrix)
         elif refine and bool(seen.any()):
-            if self.audited:
+            if audited:
                 probs = transition.sharpened(probs, transition.sharpness(probs[seen], labels[seen], matrix))
             now = transition.from_joint(probs[seen], labels[seen], matrix)
             estimates[1] = transition.noise_rate(now, labels[seen])
-            matrix = now if self.audited else (matrix + now) / 2  # counted in sample, the settled one is too mild
+            matrix = now if audited else (matrix + now) / 2  # counted in sample, the settled one is too mild
             rate = transition.noise_rate(matrix, labels[seen])
-        log_odds = transition.wrong_log_odds(probs, labels, matrix).float()
+        log_odds = transition.wrong_log_odds(probs, labels, matrix)
+        if audited:
+            estimates[1] = (estimates[1] + (log_odds[seen] > 0).double().mean()) / 2
+            rate = reconciled(*estimates)
+            log_odds = shifted(log_odds, seen, float(rate))
+        log_odds = log_odds.float()
         return Reading(
             log_odds=torch.where(seen, log_odds, self.before),
             likely=torch.where(seen, transition.likely_labels(probs, labels, matrix), self.likely_before),

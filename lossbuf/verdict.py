@@ -28,7 +28,7 @@ RANKINGS = ("posterior", *SUSPICIONS)
 CLASS_FLOOR = 0.05
 """Share of every given class that is kept, unless ``noise_rate`` or ``cut`` say what to drop."""
 
-AUDIT_FLOOR = 0.2
+AUDIT_FLOOR = 0.1
 """Share of every given class that stays in training during an audit, so that rare classes are not forgotten."""
 
 DOUBTFUL = -2.0
@@ -158,7 +158,7 @@ def by_posterior(
         by_planting = rate_by_planting(np.delete(suspicion, rows), of_planted)
     even = not training and not len(rows) and not posterior.audited and is_even(reading.transition)
     tie_break, suspicion = _ordered(dynamics, suspicion, even, posterior.dropping)
-    if by_odds:
+    if by_odds and not posterior.audited:
         rate = share_above(suspicion, 0.0)
     if np.isfinite(by_planting):
         estimates.append(by_planting)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,16 @@ from torch import Tensor, nn
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
 from lossbuf.data import standardised
-from lossbuf.networks import default_network
+from lossbuf.networks import default_network, is_small
 from lossbuf.selectors.base import RowSelector
 from lossbuf.thresholds import CutRule
 from lossbuf.training import TrainSettings, batch_size_of, build, train
 from lossbuf.verdict import Verdict
 from lossbuf.weighting import soft_weights
+
+
+LR, LINEAR_LR = 0.05, 0.02
+"""Learning rates of the default networks, and of a linear one."""
 
 
 class LossBufferSelector(RowSelector):
@@ -30,11 +35,12 @@ class LossBufferSelector(RowSelector):
     ``Pipeline`` takes no step that has both.
 
     Args:
-        module: Called as ``module(sample_shape, num_classes)``, makes the network; by default a ConvNet for images
-            ``(n_samples, channels, height, width)`` and an MLP for everything else.
+        module: Called as ``module(sample_shape, num_classes)``, makes the network; by default
+            :func:`~lossbuf.networks.default_network`, a ConvNet for images ``(n_samples, channels, height, width)``,
+            and a perceptron or, with fewer than 1,000 rows, a linear layer for everything else.
         epochs: Passes over the data.
         batch_size: Rows per step; by default at most 128, and at least 32 steps per epoch.
-        lr: Highest learning rate.
+        lr: Highest learning rate; by default .05, and .02 where the default network is linear.
         weight_decay: Of SGD.
         rank_by: What to rank by, ``"posterior"`` or one of :data:`~lossbuf.statistics.SUSPICIONS`.
         noise_rate: Share of wrong labels, where it is known.
@@ -80,7 +86,7 @@ class LossBufferSelector(RowSelector):
         *,
         epochs: int = 20,
         batch_size: int | None = None,
-        lr: float = 0.05,
+        lr: float | None = None,
         weight_decay: float = 5e-4,
         rank_by: str = "posterior",
         noise_rate: float | None = None,
@@ -116,7 +122,7 @@ class LossBufferSelector(RowSelector):
         settings = TrainSettings(
             epochs=self.epochs,
             batch_size=batch_size_of(len(X)) if self.batch_size is None else self.batch_size,
-            lr=self.lr,
+            lr=self._default_lr(X.shape) if self.lr is None else self.lr,
             weight_decay=self.weight_decay,
             seed=int(check_random_state(self.random_state).randint(2**31)),
             device=self.device,
@@ -136,10 +142,13 @@ class LossBufferSelector(RowSelector):
             planted_seed=settings.seed,
         )
         (x,) = standardised(X)
-        make = self.module or default_network
+        make = self.module or partial(default_network, n_samples=len(x))
         network = build(lambda: make(tuple(x.shape[1:]), num_classes), settings)
         train(network, x, labels, settings, callback=callback, progress="training" if self.progress else None)
         return self._take(callback.cpu(), network, callback.verdict(), classes)
+
+    def _default_lr(self, shape: tuple[int, ...]) -> float:
+        return LINEAR_LR if self.module is None and is_small(shape[1:], shape[0]) else LR
 
     def _take(
         self, callback: LossBufferCallback, network: nn.Module, verdict: Verdict, classes: NDArray[Any]
