@@ -147,6 +147,7 @@ class LossBufferCallback(Watching):
         self.weighted = self.warm_up.holds_back  # whether a sample weight is not 1
         self.dropped = False  # whether suspects were dropped or given less weight
         self.start: StartingPoint | None = None
+        self._loaded_start: Mapping[str, Any] | None = None  # of a state loaded before `attach`
 
     @property
     def n_samples(self) -> int:
@@ -212,6 +213,8 @@ class LossBufferCallback(Watching):
             checks.looked_up("labels", self.class_probe, labels)
         else:
             weights = self.sample_weights.index_select(0, rows.clamp(0, self.n_samples - 1))
+        if self.warm_up.within_epoch and self.posterior is not None:
+            weights = weights * self.posterior.keeps(logits.detach(), labels)
         self._take(logits.detach(), labels, rows)
         return weights
 
@@ -226,6 +229,8 @@ class LossBufferCallback(Watching):
         if len(rows):
             self.stage.add(logits, labels, rows)
         self.stage.steps += 1
+        if self.warm_up.is_half_way(self.dynamics.rows_in_epoch + self.stage.filled * world_size(), self.epoch):
+            self._end_warm_up_within()
 
     @torch.no_grad()
     def flush(self) -> None:
@@ -303,6 +308,15 @@ class LossBufferCallback(Watching):
             self.warm_up.restarted = True
         self.start = None
 
+    def _end_warm_up_within(self) -> None:
+        """End the warm-up in the middle of the only epoch: from here on outputs decide as they come."""
+        self.flush()
+        found = self.mode != "watch" and self.posterior is not None
+        found = found and self.posterior.judge(self.dynamics.labels, self.noise_rate)
+        self.warm_up.end_within(found)
+        self.sample_weights.fill_(1.0)
+        self.weighted = self.dropped = found
+
     def attach(self, network: nn.Module, optimizer: Optimizer, epochs: int | None = None) -> LossBufferCallback:
         """Name the network and the optimizer, so that what was memorized in the warm-up can be undone.
 
@@ -312,7 +326,8 @@ class LossBufferCallback(Watching):
         mode ``"watch"`` nothing is changed. The adapters call it themselves.
 
         Args:
-            network: The network that trains, before the first step, or before the checkpoint that it resumes from.
+            network: The network that trains, before its first step; or, in a training that resumes, after the state of
+                this callback was loaded. Its weights are copied, until the warm-up has ended.
             optimizer: Its optimizer.
             epochs: Epochs of the whole training, where they are known and were not given before.
 
@@ -323,12 +338,14 @@ class LossBufferCallback(Watching):
             ValueError: If the network or the optimizer is not one, or the training is shorter than the warm-up.
         """
         if self.warm_up.ended_after is None:
-            if epochs is not None and self.warm_up.epochs is None:
+            if epochs is not None and self.warm_up.epochs is None and not self.epoch:
                 self.warm_up.set_length(epochs)
                 if self.posterior is not None:
                     self.posterior.warmup = self.warm_up.longest
             if self.mode != "watch" and self.warm_up.automatic and self.start is None:
                 self.start = StartingPoint(network, optimizer)
+                if self._loaded_start is not None:
+                    self.start.load(self._loaded_start)
         return self
 
     def statistics(self) -> SampleStatistics:
@@ -418,10 +435,11 @@ class LossBufferCallback(Watching):
         self.stage.load(state["stage"])
         self._told = list(state["told"])
         self.weighted, self.dropped = bool(state["weighted"]), bool(state["dropped"])
-        if self.warm_up.ended_after is not None:
+        self._loaded_start = state["start"]
+        if self._loaded_start is None:  # the warm-up had ended, or nothing was attached
             self.start = None
-        elif self.start is not None and state["start"] is not None:
-            self.start.load(state["start"])
+        elif self.start is not None:
+            self.start.load(self._loaded_start)
 
     def check_state(self, state_dict: Mapping[str, Any]) -> None:
         """Raise ``ValueError`` where a state is of other settings or another data set."""

@@ -227,9 +227,7 @@ class LabelPosterior(HostRecord):
         self.hidden.copy_(reading.hidden)
         self.settled = True
         share = reading.noise_rate if noise_rate is None else noise_rate
-        right = torch.sigmoid(-reading.log_odds[self.outputs.seen]).sort(descending=True).values
-        kept = right[: max(1, round((1 - float(share)) * len(right)))]
-        self.purity.copy_(kept.mean())
+        self.purity.copy_(self._purity(reading, float(share)))
         self.dropping = self.drops and bool(self.purity >= PURITY)
         if warm_up is not None and warm_up.memorized:
             self._begin_audit(epoch, labels, noise_rate, warm_up)
@@ -239,6 +237,39 @@ class LabelPosterior(HostRecord):
             self.outputs.restart()
             self.begun = epoch
         return self.dropping
+
+    @torch.no_grad()
+    def judge(self, labels: Int[Tensor, " n_samples"], noise_rate: float | None = None) -> bool:
+        """Settle a matrix in the middle of an epoch, by which :meth:`keeps` decides; waits for the GPU.
+
+        Args:
+            labels: Labels trained on, shape ``(n_samples,)``.
+            noise_rate: Share of wrong labels, where it is known.
+
+        Returns:
+            True where the rows kept are expected to be pure enough.
+        """
+        if not bool(self.outputs.seen.any()):
+            return False
+        reading = self._read(labels.to(self.before.device), refine=True)
+        self.settled_transition.copy_(reading.transition)
+        share = reading.noise_rate if noise_rate is None else noise_rate
+        self.purity.copy_(self._purity(reading, float(share)))
+        return self.drops and bool(self.purity >= PURITY)
+
+    @torch.no_grad()
+    def keeps(
+        self, logits: Float[Tensor, "batch num_classes"], labels: Int[Tensor, " batch"]
+    ) -> Float[Tensor, " batch"]:
+        """1 for rows whose label looks right by this output alone, else 0; does not wait for the GPU."""
+        matrix = self.settled_transition.to(logits.device, non_blocking=True)
+        true = transition.deconvolved(logits.float().softmax(1), matrix.float())
+        known = labels.clamp(0, logits.shape[1] - 1)
+        return (transition.wrong_log_odds(true, known, matrix) <= 0).float()
+
+    def _purity(self, reading: Reading, share: float) -> Tensor:
+        right = torch.sigmoid(-reading.log_odds[self.outputs.seen]).sort(descending=True).values
+        return right[: max(1, round((1 - share) * len(right)))].mean()
 
     def _begin_audit(self, epoch: int, labels: Tensor, noise_rate: float | None, warm_up: Warmup) -> None:
         """Take the noise rate from the rows held back, and decide how many rows leave the training for how long."""

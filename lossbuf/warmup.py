@@ -94,11 +94,12 @@ class Warmup(nn.Module):
     ) -> None:
         super().__init__()
         self.epochs = None if epochs is None else checks.positive_int("epochs", epochs)
-        self.automatic = warmup == AUTO
+        self.automatic, self.filters = warmup == AUTO, holds_back
         self.longest = longest(epochs) if warmup == AUTO else _fixed(warmup, epochs if holds_back else None)
         self.history: list[EpochLosses] = []
         self.ended_after: int | None = None
-        self.memorized = self.restarted = False
+        self.memorized = self.restarted = self.within_epoch = False
+        self.halved = False
         held = torch.zeros(n_samples, dtype=torch.bool)
         if self.automatic and holds_back:
             generator = torch.Generator().manual_seed(checks.non_negative_int("seed", seed))
@@ -131,6 +132,21 @@ class Warmup(nn.Module):
             self.ended_after, self.memorized = epoch, memorizing
         return over
 
+    def is_half_way(self, rows: int, epoch: int) -> bool:
+        """Whether half of the rows of the only epoch have come, for the first time.
+
+        Args:
+            rows: Rows of this epoch so far.
+            epoch: Epochs ended so far.
+        """
+        if not (self.automatic and self.epochs == 1 and epoch == 0) or self.halved or self.ended_after is not None:
+            return False
+        return 2 * rows >= len(self.held)
+
+    def end_within(self, filters: bool) -> None:
+        """Take note that the warm-up ended in the middle of the only epoch, and whether outputs decide from then on."""
+        self.halved, self.within_epoch = True, filters
+
     def learned(self, entropy: float) -> bool:
         """Whether the network explains some of the labels of rows that it was not trained on; True where none are."""
         if not self.holds_back or not self.history:
@@ -143,8 +159,11 @@ class Warmup(nn.Module):
         Raises:
             ValueError: If a warm-up of a fixed number of epochs takes all of them.
         """
-        self.epochs = checks.positive_int("epochs", epochs)
-        self.longest = longest(epochs) if self.automatic else _fixed(self.longest, epochs)
+        checks.positive_int("epochs", epochs)
+        if self.automatic:
+            self.epochs, self.longest = epochs, longest(epochs)
+        elif self.filters:
+            _fixed(self.longest, epochs)
 
     @property
     def remaining(self) -> int | None:
@@ -158,15 +177,20 @@ class Warmup(nn.Module):
 
     def get_extra_state(self) -> dict[str, Any]:
         """What is not a tensor."""
-        history = [[*losses.quarters, losses.held, losses.error] for losses in self.history]
+        history = [
+            [None if math.isnan(value) else value for value in (*losses.quarters, losses.held, losses.error)]
+            for losses in self.history
+        ]
         return {"history": history, "ended_after": self.ended_after, "memorized": self.memorized,
-                "restarted": self.restarted, "longest": self.longest, "epochs": self.epochs}  # fmt: skip
+                "restarted": self.restarted, "within_epoch": self.within_epoch, "halved": self.halved, "longest": self.longest, "epochs": self.epochs}  # fmt: skip
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`get_extra_state` gave."""
-        self.history = [EpochLosses(tuple(row[:4]), row[4], row[5]) for row in state["history"]]
+        rows = [[math.nan if value is None else float(value) for value in row] for row in state["history"]]
+        self.history = [EpochLosses((row[0], row[1], row[2], row[3]), row[4], row[5]) for row in rows]
         self.ended_after = state["ended_after"]
         self.memorized, self.restarted = bool(state["memorized"]), bool(state["restarted"])
+        self.within_epoch, self.halved = bool(state["within_epoch"]), bool(state["halved"])
         self.longest, self.epochs = int(state["longest"]), state["epochs"]
 
 
@@ -203,8 +227,10 @@ def is_memorizing(history: Sequence[EpochLosses], entropy: float) -> bool:
     """Whether :func:`memory` is large, and more than its standard error; never in the first epoch."""
     if len(history) < 2:
         return False
-    threshold = JUMP if math.isnan(history[-1].held) else GAP
-    return memory(history) > max(min(threshold, SHARE * entropy), history[-1].error)
+    error = history[-1].error
+    if math.isnan(history[-1].held):  # a difference of differences
+        return memory(history) > max(min(JUMP, SHARE * entropy), 2 * error)
+    return memory(history) > max(min(GAP, SHARE * entropy), error)
 
 
 def is_slow(history: Sequence[EpochLosses], entropy: float) -> bool:
@@ -239,7 +265,7 @@ def epoch_losses(
     if len(of_held):
         error = (of_held.var(correction=0) / len(of_held) + spread.square() / len(in_order)).sqrt()
     else:
-        error = spread * math.sqrt(2 / max(1.0, len(in_order) / 4))
+        error = spread * math.sqrt(8 / len(in_order)) if len(in_order) >= FEW_HELD else torch.tensor(math.inf)
     held_mean = of_held.mean() if len(of_held) else torch.tensor(math.nan)
     first, second, third, fourth, kept, error_ = [float(value) for value in (*means, held_mean, error)]
     return EpochLosses((first, second, third, fourth), kept, error_)

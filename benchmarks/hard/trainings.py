@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.hard.pretrained import EfficientNetLite0, SentenceClassifier
 from lossbuf import networks
+from lossbuf.callback import LossBufferCallback
 from lossbuf.training import TrainSettings, build, seeded, train
 
 
@@ -87,6 +88,8 @@ def _plain_loop(
 ) -> None:
     optimizers = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     optimizer = optimizers[training.optimizer](network.parameters(), lr=training.lr, fused=True)
+    if isinstance(callback, LossBufferCallback):
+        callback.attach(network, optimizer, training.epochs)
     x, labels = x.to(device), labels.to(device)
     for _ in range(training.epochs):
         network.train()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from jaxtyping import Float, Integer
 from torch import Tensor
 
@@ -49,7 +49,8 @@ class AcceleratedLossBuffer:
         if accelerator.num_processes > 1 and not accelerator.even_batches:
             mend = "All processes must make the same number of steps; rows that come twice count once."
             raise ValueError(checks.problem("even_batches", "must be True with several processes", False, mend))
-        self.callback = callback
+        self.callback, self.accelerator = callback, accelerator
+        self._attached = False
         accelerator.register_save_state_pre_hook(self._save)
         accelerator.register_load_state_pre_hook(self._load)
 
@@ -66,6 +67,7 @@ class AcceleratedLossBuffer:
         Raises:
             ValueError: If the logits are not those of a training step, or anything does not fit.
         """
+        self._attach()
         return self.callback.loss(of_training(logits), labels, rows)
 
     def update(
@@ -75,7 +77,18 @@ class AcceleratedLossBuffer:
 
         Arguments and errors are those of :meth:`loss`.
         """
+        self._attach()
         return self.callback.update(of_training(logits), labels, rows)
+
+    def _attach(self) -> None:
+        """Before the first step, attach the model and the optimizer that were prepared, where there is one of each."""
+        if self._attached:
+            return
+        self._attached = True
+        models, optimizers = self.accelerator._models, self.accelerator._optimizers
+        whole = self.accelerator.distributed_type in (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
+        if len(models) == len(optimizers) == 1 and whole:
+            self.callback.attach(models[0], optimizers[0].optimizer)
 
     def end_epoch(self) -> None:
         """Mark the end of a pass over the data, in all processes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -107,7 +108,9 @@ class LossBufferMixin:
         self.id_column = id_column
         self._reads_rows = self._steps = False
         super().__init__(*args, **kwargs)
-        self.add_callback(_Epochs(loss_buffer))
+        # Weights that are sharded cannot be copied and put back here.
+        sharded = getattr(self, "is_deepspeed_enabled", False) or getattr(self, "is_fsdp_enabled", False)
+        self.add_callback(_Epochs(loss_buffer, attaches=not sharded))
         if not keeps_loss(loss_buffer):
             own: list[tuple[str, Any, Any]] = [
                 ("compute_loss_func", getattr(self, "compute_loss_func", None), None),
@@ -240,12 +243,17 @@ class LossBufferTrainer(LossBufferMixin, Trainer):
 
 
 class _Epochs(TrainerCallback):
-    """Ends the callback's epochs."""
+    """Attaches network and optimizer to the callback, and ends its epochs."""
 
-    def __init__(self, callback: LossBufferCallback) -> None:
+    def __init__(self, callback: LossBufferCallback, attaches: bool = True) -> None:
         self.callback = callback
+        self.attaches = attaches
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **kwargs: Any
+    ) -> None:
+        if self.attaches and model is not None and optimizer is not None:
+            self.callback.attach(model, getattr(optimizer, "optimizer", optimizer), math.ceil(state.num_train_epochs))
         # A checkpoint written with the last step of an epoch comes before the epoch's end, and is resumed after it.
         if float(state.epoch or 0).is_integer():
             close(self.callback)

@@ -9,7 +9,8 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.utils import convert_tensor
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
@@ -32,7 +33,7 @@ class IgniteLossBuffer:
             dataset = IndexedDataset(images_and_labels)
             buffers = IgniteLossBuffer(LossBufferCallback(dataset.labels, mode="filter"))
             trainer = create_supervised_trainer(model, optimizer, buffers, prepare_batch=buffers.prepare_batch)
-            buffers.attach(trainer)
+            buffers.attach(trainer, model, optimizer)
             to_save = {"model": model, "optimizer": optimizer, "trainer": trainer, "buffers": buffers}
             trainer.add_event_handler(Events.EPOCH_COMPLETED, Checkpoint(to_save, "run"))
             trainer.run(DataLoader(dataset, batch_size=128, shuffle=True), max_epochs=20)
@@ -78,8 +79,22 @@ class IgniteLossBuffer:
 
     # ---- epochs ---------------------------------------------------------------------------------------------------
 
-    def attach(self, engine: Engine) -> None:
-        """End an epoch with each of the engine's; attach before anything that saves checkpoints at the same event."""
+    def attach(
+        self, engine: Engine, network: nn.Module | None = None, optimizer: Optimizer | None = None
+    ) -> None:
+        """End an epoch with each of the engine's; attach before anything that saves checkpoints at the same event.
+
+        Args:
+            engine: The training engine.
+            network: The network that trains, with ``optimizer``: see :meth:`lossbuf.LossBufferCallback.attach`.
+            optimizer: Its optimizer.
+        """
+        if network is not None and optimizer is not None:
+
+            @engine.on(Events.STARTED)
+            def _(engine: Engine) -> None:
+                self.callback.attach(network, optimizer, engine.state.max_epochs)
+
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end)
 

@@ -112,6 +112,14 @@ class LossBufferClassifier(NeuralNetClassifier):
         loader.collate_fn = _RowCollate(loader.collate_fn)
         return _Told(loader, self._criterion())
 
+    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """skorch's; attaches network and optimizer to the callback."""
+        super().on_train_begin(net, X, y, **kwargs)
+        callback = self._criterion().callback
+        # Of a net that is fitted bit by bit only the first part is known here.
+        epochs = self.max_epochs if callback.warm_up.automatic else None
+        callback.attach(self.module_, self.optimizer_, epochs)
+
     def on_epoch_begin(self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **kwargs: Any) -> None:
         """skorch's; ends an epoch that was cut short."""
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)

@@ -224,7 +224,7 @@ def test_the_last_checkpoint_is_that_of_a_finished_run(tmp_path):
 
 
 def test_checkpoints_that_do_not_fit_are_refused(tmp_path):
-    trainer(callback(), tmp_path, num_train_epochs=1, save_strategy="epoch").train()
+    trainer(callback(), tmp_path, num_train_epochs=3, save_strategy="epoch").train()
     with pytest.raises(ValueError, match="`state_dict` must have mode watch, got filter"):
         trainer(callback("watch"), tmp_path).train(resume_from_checkpoint=True)
     folder = tmp_path / "run" / f"checkpoint-{STEPS}"
@@ -338,4 +338,4 @@ def test_warnings_of_an_epoch_are_told(tmp_path):
     train = samples()
     train[0]["labels"] = (train[0]["labels"] + 1) % 10
     with pytest.warns(LossBufferWarning, match="1 samples came with another label"):
-        trainer(callback(), tmp_path, train=train, num_train_epochs=1).train()
+        trainer(callback(), tmp_path, train=train, num_train_epochs=3).train()

@@ -175,7 +175,7 @@ def test_the_best_weights_can_be_tested_without_undoing_anything(tmp_path):
 
 
 def test_a_checkpoint_of_other_labels_is_refused(tmp_path):
-    one = trainer(tmp_path, LightningLossBuffer(callback()), max_epochs=1)
+    one = trainer(tmp_path, LightningLossBuffer(callback()), max_epochs=3)
     one.fit(Digits(), loader())
     one.save_checkpoint(tmp_path / "run.ckpt")
     other = trainer(tmp_path, LightningLossBuffer(callback("watch")))
@@ -220,14 +220,14 @@ def test_steps_of_ones_own(tmp_path):
 
 
 def test_the_module_gets_its_step_back(tmp_path):
-    module = fitted(callback(), tmp_path, max_epochs=1)
+    module = fitted(callback(), tmp_path, max_epochs=3)
     assert "training_step" not in vars(module)
     wrong = Digits(logits=lambda batch: None)
     with pytest.raises(ValueError, match="logits"):
         fitted(callback(), tmp_path, wrong)
     assert "training_step" not in vars(wrong)
     own = module.training_step = lambda batch, batch_idx: {"logits": module.network(batch[0])}
-    fitted(callback(), tmp_path, module, max_epochs=1)
+    fitted(callback(), tmp_path, module, max_epochs=3)
     assert vars(module)["training_step"] is own
 
 
@@ -239,8 +239,8 @@ def test_a_step_that_gives_none_is_skipped(tmp_path):
     mine = callback()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`training_step` returned `None`")
-        fitted(mine, tmp_path, Skipping(), train=loader(), max_epochs=1)
-    assert mine.statistics().count.tolist() == [0] * BATCH + [1] * (len(dataset()) - BATCH)
+        fitted(mine, tmp_path, Skipping(), train=loader(), max_epochs=3)
+    assert mine.statistics().count.tolist() == [0] * BATCH + [3] * (len(dataset()) - BATCH)
 
 
 MISUSES = {
@@ -309,4 +309,4 @@ def test_warnings_of_an_epoch_are_told(tmp_path):
     others = [(image, int(label) if row else (int(label) + 1) % 10, row) for row, (image, label) in
               enumerate(zip(x, labels, strict=True))]  # fmt: skip
     with pytest.warns(LossBufferWarning, match="1 samples came with another label"):
-        fitted(callback(), tmp_path, train=DataLoader(others, batch_size=BATCH), max_epochs=1)
+        fitted(callback(), tmp_path, train=DataLoader(others, batch_size=BATCH), max_epochs=3)
