@@ -158,6 +158,7 @@ class LabelPosterior(HostRecord):
         self.warmup = checks.positive_int("warmup", warmup)
         self.drops = drops
         self.settled = self.dropping = self.audited = False
+        self.unmeasured = False  # whether it is unknown if labels were memorized
         self.audit_ends = 0  # epochs ended when the audit does
         self.begun = 0  # epochs ended when the record started
         self.register_record("settled_transition", (num_classes, num_classes), torch.float64)
@@ -215,7 +216,7 @@ class LabelPosterior(HostRecord):
             True where suspects are to be dropped anew.
         """
         if self.settled:
-            return self.dropping and epoch >= self.audit_ends
+            return self.dropping and (epoch == self.audit_ends if self.audited else True)
         over = epoch >= self.warmup if warm_up is None else warm_up.ended_after is not None
         if not over or not bool(self.outputs.seen.any()):
             return False
@@ -229,8 +230,13 @@ class LabelPosterior(HostRecord):
         share = reading.noise_rate if noise_rate is None else noise_rate
         self.purity.copy_(self._purity(reading, float(share)))
         self.dropping = self.drops and bool(self.purity >= PURITY)
+        self.unmeasured = warm_up is not None and warm_up.automatic and len(warm_up.history) < 2
         if warm_up is not None and warm_up.memorized:
-            self._begin_audit(epoch, labels, noise_rate, warm_up)
+            self._believe_held(labels, warm_up.held)
+            if warm_up.leaves_time:
+                self._begin_audit(epoch, labels, noise_rate, warm_up)
+            else:
+                self.unmeasured = True
         if self.dropping:
             self.before.copy_(reading.log_odds)
             self.likely_before.copy_(reading.likely)
@@ -272,8 +278,18 @@ class LabelPosterior(HostRecord):
         return right[: max(1, round((1 - share) * len(right)))].mean()
 
     def _begin_audit(self, epoch: int, labels: Tensor, noise_rate: float | None, warm_up: Warmup) -> None:
-        """Take the noise rate from the rows held back, and decide how many rows leave the training for how long."""
-        rows = warm_up.held.to(labels.device) & self.outputs.seen
+        """Decide how many rows leave the training for how long."""
+        share = float(self.settled_rate) if noise_rate is None else noise_rate
+        self.audited_share.fill_(min(MOST_AUDITED, AUDIT_FACTOR * share + AUDIT_MARGIN))
+        entropy = label_entropy(labels, self.outputs.num_classes)
+        self.dropping = self.audited = self.drops and warm_up.learned(entropy)
+        # Of a training of unknown length it is not known how much a third is.
+        length = epoch if warm_up.remaining is None else math.ceil(warm_up.remaining / 3)
+        self.audit_ends = epoch + max(1, length)
+
+    def _believe_held(self, labels: Tensor, held_back: Tensor) -> None:
+        """Take the noise rate from the rows held back, as far as there are enough of them."""
+        rows = held_back.to(labels.device) & self.outputs.seen
         count = int(rows.sum())
         in_sample = float(self.settled_rate)
         if count:
@@ -282,13 +298,10 @@ class LabelPosterior(HostRecord):
             held = (count * rate + HELD_WEIGHT * in_sample) / (count + HELD_WEIGHT)
             self.settled_rate.fill_(max(in_sample, held))
             self.settled_error.fill_(math.sqrt(held * (1 - held) / (count + HELD_WEIGHT)))
-        share = float(self.settled_rate) if noise_rate is None else noise_rate
-        self.audited_share.fill_(min(MOST_AUDITED, AUDIT_FACTOR * share + AUDIT_MARGIN))
-        entropy = label_entropy(labels, self.outputs.num_classes)
-        self.dropping = self.audited = self.drops and warm_up.learned(entropy)
-        # Of a training of unknown length it is not known how much a third is.
-        length = epoch if warm_up.remaining is None else math.ceil(warm_up.remaining / 3)
-        self.audit_ends = epoch + max(1, length)
+    @property
+    def is_cautious(self) -> bool:
+        """Whether labels were memorized, or may have been: estimates from rows in training are then too low."""
+        return self.audited or self.unmeasured
 
     def is_audit(self, epoch: int) -> bool:
         """Whether an audit is under way after so many epochs."""
@@ -318,19 +331,20 @@ class LabelPosterior(HostRecord):
             counted = labels[seen] if bool(seen.any()) else labels
             rate, error = transition.noise_rate(matrix, counted), anchored.rate_error(counted)
         estimates = torch.stack([rate, rate, error])
-        audited = self.audited and refine and bool(seen.any())
+        refine = refine and self.dropping and bool(seen.any())
         if not self.dropping:
             probs = transition.deconvolved(probs, matrix)
-        elif refine and bool(seen.any()):
-            if audited:
+        elif refine:
+            if self.audited:
                 probs = transition.sharpened(probs, transition.sharpness(probs[seen], labels[seen], matrix))
             now = transition.from_joint(probs[seen], labels[seen], matrix)
             estimates[1] = transition.noise_rate(now, labels[seen])
-            matrix = now if audited else (matrix + now) / 2  # counted in sample, the settled one is too mild
+            matrix = now if self.audited else (matrix + now) / 2  # counted in sample, the settled one is too mild
             rate = transition.noise_rate(matrix, labels[seen])
         log_odds = transition.wrong_log_odds(probs, labels, matrix)
-        if audited:
-            estimates[1] = (estimates[1] + (log_odds[seen] > 0).double().mean()) / 2
+        if refine and self.is_cautious:
+            wrong = (log_odds[seen] > 0).double().mean()
+            estimates[1] = (estimates[1] + wrong) / 2 if self.audited else wrong
             rate = reconciled(*estimates)
             log_odds = shifted(log_odds, seen, float(rate))
         log_odds = log_odds.float()
@@ -358,11 +372,11 @@ class LabelPosterior(HostRecord):
 
     def get_extra_state(self) -> dict[str, Any]:
         """What is no tensor."""
-        names = ("settled", "dropping", "audited", "audit_ends", "begun")
+        names = ("settled", "dropping", "audited", "unmeasured", "audit_ends", "begun")
         return {name: getattr(self, name) for name in names}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`get_extra_state` gave."""
         self.settled, self.dropping = bool(state["settled"]), bool(state["dropping"])
-        self.audited = bool(state["audited"])
+        self.audited, self.unmeasured = bool(state["audited"]), bool(state["unmeasured"])
         self.audit_ends, self.begun = int(state["audit_ends"]), int(state["begun"])

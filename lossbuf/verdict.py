@@ -158,7 +158,7 @@ def by_posterior(
         by_planting = rate_by_planting(np.delete(suspicion, rows), of_planted)
     even = not training and not len(rows) and not posterior.audited and is_even(reading.transition)
     tie_break, suspicion = _ordered(dynamics, suspicion, even, posterior.dropping)
-    if by_odds and not posterior.audited:
+    if by_odds and not posterior.is_cautious:
         rate = share_above(suspicion, 0.0)
     if np.isfinite(by_planting):
         estimates.append(by_planting)

@@ -21,6 +21,9 @@ LONGEST = 6
 UNKNOWN_LENGTH = 5
 """The same where the number of epochs of the training is not known."""
 
+SHORT = 5
+"""Epochs of a short training."""
+
 HELD_ROWS = 500
 """Rows to hold back: enough for a standard error of .05 nats."""
 
@@ -171,6 +174,11 @@ class Warmup(nn.Module):
         return None if self.epochs is None or self.ended_after is None else self.epochs - self.ended_after
 
     @property
+    def leaves_time(self) -> bool:
+        """Whether enough of the training is left to start anew: twice the warm-up, or an unknown number of epochs."""
+        return self.remaining is None or self.remaining >= 2 * (self.ended_after or 0)
+
+    @property
     def identity(self) -> int | str:
         """What tells two settings apart."""
         return AUTO if self.automatic else self.longest
@@ -195,8 +203,14 @@ class Warmup(nn.Module):
 
 
 def longest(epochs: int | None) -> int:
-    """Epochs after which an automatic warm-up ends at the latest: half of all, at most :data:`LONGEST`."""
-    return UNKNOWN_LENGTH if epochs is None else max(1, min(LONGEST, epochs // 2))
+    """Epochs after which an automatic warm-up ends at the latest: half of all, at most :data:`LONGEST`.
+
+    In a training of up to :data:`SHORT` epochs, as of pretrained networks, it is the first, in which every output comes
+    before the network was trained on the row.
+    """
+    if epochs is None:
+        return UNKNOWN_LENGTH
+    return 1 if epochs <= SHORT else min(LONGEST, epochs // 2)
 
 
 def held_back(n_samples: int) -> int:
