@@ -210,9 +210,7 @@ class Cell:
         return {**values, **own, **parts}
 
     def _ours(self) -> tuple[Found, dict[str, Any]]:
-        callback = LossBufferCallback(
-            self.labels, self.data.num_classes, mode="filter", epochs=self.settings.epochs
-        )
+        callback = LossBufferCallback(self.labels, self.data.num_classes, mode="filter", epochs=self.settings.epochs)
         network = self.fit(self.data.x, self.labels, self.data.num_classes, callback)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LossBufferWarning)  # a class with most labels wrong is part of the grid

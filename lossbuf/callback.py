@@ -159,6 +159,11 @@ class LossBufferCallback(Watching):
         """Epochs ended so far."""
         return self.dynamics.epoch
 
+    @property
+    def began_after(self) -> int:
+        """Epochs ended when the training last began anew: 0, or those of the warm-up."""
+        return self.warm_up.ended_after or 0 if self.warm_up.restarted else 0
+
     def loss(
         self,
         logits: Float[Tensor, "batch num_classes"],
@@ -311,8 +316,9 @@ class LossBufferCallback(Watching):
     def _end_warm_up_within(self) -> None:
         """End the warm-up in the middle of the only epoch: from here on outputs decide as they come."""
         self.flush()
-        found = self.mode != "watch" and self.posterior is not None
-        found = found and self.posterior.judge(self.dynamics.labels, self.noise_rate)
+        found = False
+        if self.mode != "watch" and self.posterior is not None:
+            found = self.posterior.judge(self.dynamics.labels, self.noise_rate)
         self.warm_up.end_within(found)
         self.sample_weights.fill_(1.0)
         self.weighted = self.dropped = found

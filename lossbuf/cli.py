@@ -129,7 +129,9 @@ def scan(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Rows a step (default: 128, of few images 32 or 64).")
     ] = None,
-    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 0.05,
+    lr: Annotated[
+        float | None, typer.Option(help="Highest learning rate; 0.05, or 0.02 for small tables.", show_default=False)
+    ] = None,
     augment: Annotated[bool, typer.Option(help="Shift images at random.")] = True,
     noise_rate: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share of wrong labels, if known (default: estimated).")

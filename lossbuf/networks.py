@@ -175,6 +175,11 @@ def default_network(
     return MLP(math.prod(sample_shape), num_classes)
 
 
+def default_lr(sample_shape: torch.Size | tuple[int, ...], n_samples: int | None) -> float:
+    """Learning rate of SGD for the default network: .05, and .02 where it is linear."""
+    return 0.02 if is_small(sample_shape, n_samples) else 0.05
+
+
 def is_small(sample_shape: torch.Size | tuple[int, ...], n_samples: int | None) -> bool:
     """Whether :func:`default_network` is linear for so many samples."""
     few = n_samples is not None and n_samples < FEW_ROWS

@@ -61,9 +61,7 @@ class Reading(NamedTuple):
     hidden: Tensor
 
 
-def reconciled(
-    held: Float[Tensor, ""], audited: Float[Tensor, ""], error: Float[Tensor, ""]
-) -> Float[Tensor, ""]:
+def reconciled(held: Float[Tensor, ""], audited: Float[Tensor, ""], error: Float[Tensor, ""]) -> Float[Tensor, ""]:
     """The noise rate from two estimates, of which the first is seldom too low and the second seldom too high.
 
     Rows held back are judged by a network that was trained on wrong labels, whose own errors count as noise; rows
@@ -298,6 +296,7 @@ class LabelPosterior(HostRecord):
             held = (count * rate + HELD_WEIGHT * in_sample) / (count + HELD_WEIGHT)
             self.settled_rate.fill_(max(in_sample, held))
             self.settled_error.fill_(math.sqrt(held * (1 - held) / (count + HELD_WEIGHT)))
+
     @property
     def is_cautious(self) -> bool:
         """Whether labels were memorized, or may have been: estimates from rows in training are then too low."""

@@ -274,8 +274,7 @@ class _Run:
         self.step += 1
 
     def _rate(self) -> float:
-        warm_up = self.callback.warm_up if isinstance(self.callback, LossBufferCallback) else None
-        begun = warm_up.ended_after * self.steps_an_epoch if warm_up and warm_up.restarted else 0
+        begun = self.callback.began_after * self.steps_an_epoch if isinstance(self.callback, LossBufferCallback) else 0
         total = self.settings.epochs * self.steps_an_epoch
         rise = max(1, total // 20)
         fall = (1 + math.cos(math.pi * (self.step - begun) / (total - begun))) / 2

@@ -202,7 +202,7 @@ def from_joint(
     start: Float[Tensor, "num_classes num_classes"],
     steps: int = 50,
 ) -> Float[Tensor, "num_classes num_classes"]:
-    """Transition matrix under which the given labels are most likely, by expectation maximisation.
+    """Transition matrix under which the given labels are most likely, by expectation maximization.
 
     Args:
         true_probs: Probabilities of the true class, from a network that wrong labels did not teach, shape
@@ -234,9 +234,7 @@ SEARCHED_ROWS = 5000
 """Rows that :func:`sharpness` looks at, at most."""
 
 
-def sharpened(
-    probs: Float[Tensor, "n_samples num_classes"], power: float
-) -> Float[Tensor, "n_samples num_classes"]:
+def sharpened(probs: Float[Tensor, "n_samples num_classes"], power: float) -> Float[Tensor, "n_samples num_classes"]:
     """Probabilities to a power, each row summing to 1: more certain above 1, less below."""
     return probs if power == 1 else (probs.clamp(min=1e-9).log() * power).softmax(1)
 
@@ -256,6 +254,9 @@ def sharpness(
         true_probs: Probabilities of the true class, shape ``(n_samples, num_classes)``.
         labels: Given labels, shape ``(n_samples,)``.
         start: The matrix to start from.
+
+    Returns:
+        The square root of that power: rows in training, which fit their labels, pull it away from 1.
 
     Source:
         Temperature scaling: Guo et al. 2017.

@@ -110,9 +110,7 @@ class Warmup(nn.Module):
         self.holds_back = bool(held.any())
         self.register_buffer("held", held)
 
-    def end_epoch(
-        self, epoch: int, losses: EpochLosses, entropy: float
-    ) -> bool:
+    def end_epoch(self, epoch: int, losses: EpochLosses, entropy: float) -> bool:
         """Take note of an epoch, and decide.
 
         Args:
@@ -189,8 +187,8 @@ class Warmup(nn.Module):
             [None if math.isnan(value) else value for value in (*losses.quarters, losses.held, losses.error)]
             for losses in self.history
         ]
-        return {"history": history, "ended_after": self.ended_after, "memorized": self.memorized,
-                "restarted": self.restarted, "within_epoch": self.within_epoch, "halved": self.halved, "longest": self.longest, "epochs": self.epochs}  # fmt: skip
+        names = ("ended_after", "memorized", "restarted", "within_epoch", "halved", "longest", "epochs")
+        return {"history": history, **{name: getattr(self, name) for name in names}}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`get_extra_state` gave."""
@@ -270,7 +268,7 @@ def epoch_losses(
     trained = seen & ~held
     values = label_loss.where(seen, torch.zeros_like(label_loss)).double()
     if not bool(trained.any()):
-        return EpochLosses((math.nan,) * 4, math.nan, math.nan)
+        return EpochLosses((math.nan, math.nan, math.nan, math.nan), math.nan, math.nan)
     order = place[trained].argsort()
     in_order = values[trained][order]
     means = torch.stack([part.mean() if len(part) else in_order.mean() for part in in_order.tensor_split(4)])

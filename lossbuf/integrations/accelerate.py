@@ -86,7 +86,11 @@ class AcceleratedLossBuffer:
             return
         self._attached = True
         models, optimizers = self.accelerator._models, self.accelerator._optimizers
-        whole = self.accelerator.distributed_type in (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
+        whole = self.accelerator.distributed_type in (
+            DistributedType.NO,
+            DistributedType.MULTI_GPU,
+            DistributedType.MULTI_CPU,
+        )
         if len(models) == len(optimizers) == 1 and whole:
             self.callback.attach(models[0], optimizers[0].optimizer)
 

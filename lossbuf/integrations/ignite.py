@@ -79,9 +79,7 @@ class IgniteLossBuffer:
 
     # ---- epochs ---------------------------------------------------------------------------------------------------
 
-    def attach(
-        self, engine: Engine, network: nn.Module | None = None, optimizer: Optimizer | None = None
-    ) -> None:
+    def attach(self, engine: Engine, network: nn.Module | None = None, optimizer: Optimizer | None = None) -> None:
         """End an epoch with each of the engine's; attach before anything that saves checkpoints at the same event.
 
         Args:

@@ -24,9 +24,9 @@ from lossbuf.checks import LossBufferWarning
 from lossbuf.data import standardised
 from lossbuf.export import issue_table
 from lossbuf.inputs import InputError, LabelledData
-from lossbuf.networks import MLP, ConvNet, default_network, resnet9, resnet18
+from lossbuf.networks import MLP, ConvNet, default_lr, default_network, resnet9, resnet18
 from lossbuf.scores import suspicion_order
-from lossbuf.training import TrainSettings, build, train
+from lossbuf.training import TrainSettings, batch_size_of, build, train
 from lossbuf.verdict import Verdict, table
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 _OPTIONS = {
-    "Train longer, or with a shorter `warmup`": "Train with more `--epochs`",
     "or train longer, or with a shorter `warmup`": "or train with more `--epochs`",
     "use a longer `warmup`": "train with more `--epochs`",
     "`noise_rate`": "`--noise-rate`",
@@ -70,8 +69,9 @@ class ScanSettings:
     Attributes:
         network: One of :data:`NETWORKS`.
         epochs: Passes over the data.
-        batch_size: Rows a step; by default 128, of fewer than 8,192 images 64, of fewer than 4,096 32.
-        lr: Highest learning rate.
+        batch_size: Rows per step; by default 128, of fewer than 8,192 images 64, of fewer than 4,096 32, and of a small
+            table so few that an epoch has 32 steps.
+        lr: Highest learning rate; by default .05, and .02 where the network is linear.
         noise_rate: Share of wrong labels, where it is known.
         max_fdr: Largest share of right labels among the suspects to put up with, as an alternative.
         top: Take so many rows for suspects, the worst, as another.
@@ -88,7 +88,7 @@ class ScanSettings:
     network: str = "auto"
     epochs: int = 20
     batch_size: int | None = None
-    lr: float = 0.05
+    lr: float | None = None
     noise_rate: float | None = None
     max_fdr: float | None = None
     top: int | None = None
@@ -116,8 +116,12 @@ class ScanSettings:
         """The same, as :func:`~lossbuf.training.train` takes it, with the batch size for such data."""
         batch_size = self.batch_size
         if batch_size is None:
-            batch_size = _batch_of_images(len(data)) if data is not None and data.has_images else 128
-        return TrainSettings(epochs=self.epochs, batch_size=batch_size, lr=self.lr, seed=self.seed, device=self.device)
+            rows = 2**20 if data is None else len(data)
+            batch_size = _batch_of_images(rows) if data is not None and data.has_images else batch_size_of(rows)
+        lr = default_lr((), None) if self.lr is None else self.lr
+        if self.lr is None and data is not None and self.network == "auto":
+            lr = default_lr(data.x.shape[1:], len(data))
+        return TrainSettings(epochs=self.epochs, batch_size=batch_size, lr=lr, seed=self.seed, device=self.device)
 
     def check_fits(self, data: LabelledData) -> None:
         """Raise ``InputError`` where the device is not there, or a setting is not for such data."""
@@ -215,7 +219,8 @@ def scan(
     settings.check_fits(data)
     shape, num_classes, started = tuple(data.x.shape[1:]), len(data.class_names), time.perf_counter()
     training = settings.training(data)
-    network = build(partial(NETWORKS[settings.network], shape, num_classes), training)
+    make = partial(default_network, n_samples=len(data)) if settings.network == "auto" else NETWORKS[settings.network]
+    network = build(partial(make, shape, num_classes), training)
     callback = LossBufferCallback(
         torch.from_numpy(data.labels),
         num_classes,

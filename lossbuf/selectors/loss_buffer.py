@@ -15,16 +15,12 @@ from torch import Tensor, nn
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
 from lossbuf.data import standardised
-from lossbuf.networks import default_network, is_small
+from lossbuf.networks import default_lr, default_network
 from lossbuf.selectors.base import RowSelector
 from lossbuf.thresholds import CutRule
 from lossbuf.training import TrainSettings, batch_size_of, build, train
 from lossbuf.verdict import Verdict
 from lossbuf.weighting import soft_weights
-
-
-LR, LINEAR_LR = 0.05, 0.02
-"""Learning rates of the default networks, and of a linear one."""
 
 
 class LossBufferSelector(RowSelector):
@@ -122,7 +118,7 @@ class LossBufferSelector(RowSelector):
         settings = TrainSettings(
             epochs=self.epochs,
             batch_size=batch_size_of(len(X)) if self.batch_size is None else self.batch_size,
-            lr=self._default_lr(X.shape) if self.lr is None else self.lr,
+            lr=self._default_lr(X) if self.lr is None else self.lr,
             weight_decay=self.weight_decay,
             seed=int(check_random_state(self.random_state).randint(2**31)),
             device=self.device,
@@ -147,8 +143,8 @@ class LossBufferSelector(RowSelector):
         train(network, x, labels, settings, callback=callback, progress="training" if self.progress else None)
         return self._take(callback.cpu(), network, callback.verdict(), classes)
 
-    def _default_lr(self, shape: tuple[int, ...]) -> float:
-        return LINEAR_LR if self.module is None and is_small(shape[1:], shape[0]) else LR
+    def _default_lr(self, X: NDArray[Any]) -> float:
+        return default_lr(X.shape[1:], len(X) if self.module is None else None)
 
     def _take(
         self, callback: LossBufferCallback, network: nn.Module, verdict: Verdict, classes: NDArray[Any]
