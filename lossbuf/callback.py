@@ -127,7 +127,9 @@ class LossBufferCallback(Watching):
         count = int(given.max()) + 1 if num_classes is None else num_classes
         super().__init__(count, window, _REASONS, log_probs=rank_by == "posterior")
         self.mode = checks.one_of("mode", mode, ("watch", "filter", "reweight"))
-        self.warm_up = Warmup(len(given), warmup, epochs, holds_back=mode != "watch", seed=planted_seed)
+        self.warm_up = Warmup(
+            len(given), warmup, epochs, holds_back=mode != "watch", least=2 if planted else 1, seed=planted_seed
+        )
         self.warmup = warmup
         self.rank_by = checks.one_of("rank_by", rank_by, RANKINGS)
         self.noise_rate = noise_rate
@@ -349,7 +351,7 @@ class LossBufferCallback(Watching):
                 if self.posterior is not None:
                     self.posterior.warmup = self.warm_up.longest
             if self.mode != "watch" and self.warm_up.automatic and self.start is None:
-                self.start = StartingPoint(network, optimizer)
+                self.start, self.warm_up.attached = StartingPoint(network, optimizer), True
                 if self._loaded_start is not None:
                     self.start.load(self._loaded_start)
         return self

@@ -233,6 +233,9 @@ TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0)
 SEARCHED_ROWS = 5000
 """Rows that :func:`sharpness` looks at, at most."""
 
+SEARCH_STEPS = 15
+"""Steps of expectation maximization for each power."""
+
 
 def sharpened(probs: Float[Tensor, "n_samples num_classes"], power: float) -> Float[Tensor, "n_samples num_classes"]:
     """Probabilities to a power, each row summing to 1: more certain above 1, less below."""
@@ -269,7 +272,7 @@ def sharpness(
     best, found, matrix = -float("inf"), 1.0, start
     for power in TEMPERATURES:
         probs = sharpened(true_probs, power)
-        matrix = from_joint(probs, labels, matrix, steps=15)
+        matrix = from_joint(probs, labels, matrix, SEARCH_STEPS)
         of_given = (probs * matrix.to(probs.dtype).t()[labels]).sum(1)
         likelihood = float(of_given.clamp(min=1e-12).log().double().mean())
         if likelihood > best:

@@ -84,6 +84,7 @@ class Warmup(nn.Module):
         warmup: Number of epochs, or ``"auto"``.
         epochs: Epochs of the whole training, where they are known.
         holds_back: Hold rows back; with ``"auto"`` only.
+        least: Epochs that an automatic warm-up may take at least, however short the training is.
         seed: Decides which.
 
     Raises:
@@ -93,16 +94,23 @@ class Warmup(nn.Module):
     held: Tensor
 
     def __init__(
-        self, n_samples: int, warmup: int | str, epochs: int | None = None, *, holds_back: bool, seed: int = 0
+        self,
+        n_samples: int,
+        warmup: int | str,
+        epochs: int | None = None,
+        *,
+        holds_back: bool,
+        least: int = 1,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.epochs = None if epochs is None else checks.positive_int("epochs", epochs)
-        self.automatic, self.filters = warmup == AUTO, holds_back
-        self.longest = longest(epochs) if warmup == AUTO else _fixed(warmup, epochs if holds_back else None)
+        self.automatic, self.filters, self.least = warmup == AUTO, holds_back, least
+        self.longest = max(least, longest(epochs)) if warmup == AUTO else _fixed(warmup, epochs if holds_back else None)
         self.history: list[EpochLosses] = []
         self.ended_after: int | None = None
         self.memorized = self.restarted = self.within_epoch = False
-        self.halved = False
+        self.halved = self.attached = False
         held = torch.zeros(n_samples, dtype=torch.bool)
         if self.automatic and holds_back:
             generator = torch.Generator().manual_seed(checks.non_negative_int("seed", seed))
@@ -162,7 +170,7 @@ class Warmup(nn.Module):
         """
         checks.positive_int("epochs", epochs)
         if self.automatic:
-            self.epochs, self.longest = epochs, longest(epochs)
+            self.epochs, self.longest = epochs, max(self.least, longest(epochs))
         elif self.filters:
             _fixed(self.longest, epochs)
 
@@ -187,7 +195,7 @@ class Warmup(nn.Module):
             [None if math.isnan(value) else value for value in (*losses.quarters, losses.held, losses.error)]
             for losses in self.history
         ]
-        names = ("ended_after", "memorized", "restarted", "within_epoch", "halved", "longest", "epochs")
+        names = ("ended_after", "memorized", "restarted", "within_epoch", "halved", "attached", "longest", "epochs")
         return {"history": history, **{name: getattr(self, name) for name in names}}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -197,6 +205,7 @@ class Warmup(nn.Module):
         self.ended_after = state["ended_after"]
         self.memorized, self.restarted = bool(state["memorized"]), bool(state["restarted"])
         self.within_epoch, self.halved = bool(state["within_epoch"]), bool(state["halved"])
+        self.attached = bool(state["attached"])
         self.longest, self.epochs = int(state["longest"]), state["epochs"]
 
 

@@ -100,6 +100,36 @@ def test_from_joint(num_classes, steps, device, generator):
 
 
 @pytest.mark.parametrize("num_classes", NUM_CLASSES)
+@pytest.mark.parametrize("clarity", [0.5, 3.0])
+def test_sharpness(num_classes, clarity, device, generator):
+    probs, start = _outputs(60, num_classes, generator), _matrix(num_classes, generator)
+    probs = transition.sharpened(probs, clarity)
+    labels = torch.multinomial(probs, 1, generator=generator).squeeze(1)
+    found = transition.sharpness(probs.to(device), labels.to(device), start.to(device))
+    powers = list(transition.TEMPERATURES)
+    assert found == pytest.approx(
+        reference.sharpness(probs.tolist(), labels.tolist(), start.tolist(), powers, transition.SEARCH_STEPS)
+    )
+
+
+def test_certain_outputs_that_are_wrong_are_softened(generator):
+    """Probabilities raised to the third power give themselves away by the labels."""
+    probs = (2 * torch.randn(4000, 5, generator=generator, dtype=torch.float64)).softmax(1)
+    labels = torch.multinomial(probs, 1, generator=generator).squeeze(1)
+    start = torch.eye(5, dtype=torch.float64) * 0.9 + 0.02
+    assert transition.sharpness(transition.sharpened(probs, 2.0), labels, start) == pytest.approx(0.5**0.5)
+
+
+def test_few_rows_per_class_do_not_explain_their_own_noise(generator):
+    """A matrix of 900 entries counted from 600 rows is as even as the noise that made them."""
+    true = torch.randint(30, (600,), generator=generator)
+    labels = torch.from_numpy(noise.corrupt(true.numpy(), noise.symmetric(30, 0.4), 0).labels)
+    probs = torch.nn.functional.one_hot(true, 30).double() * 0.97 + 0.001
+    start = torch.eye(30, dtype=torch.float64) * 0.5 + 0.5 / 30
+    assert transition.is_even(transition.from_joint(probs, labels, start))
+
+
+@pytest.mark.parametrize("num_classes", NUM_CLASSES)
 def test_true_shares_and_rate(num_classes, device, generator):
     matrix = _matrix(num_classes, generator)
     labels = torch.randint(num_classes, (100,), generator=generator)

@@ -99,7 +99,7 @@ def of_trainings(trials: Trials) -> None:
     others["one label changed"][7] = (labels[7] + 1) % 10
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.pt"
-        jobs.train("filter", path, epochs=2)
+        jobs.train("filter", path, epochs=4)
         for what, other in others.items():
             _refused_file(
                 trials, f"checkpoint of a training: {what}", path, lambda o=other: jobs.train("filter", path, o)

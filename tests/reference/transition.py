@@ -106,7 +106,7 @@ def from_anchors(
 
 
 def from_joint(true_probs: Matrix, labels: list[int], start: Matrix, steps: int) -> Matrix:
-    """Expectation maximisation; a class that nothing is of keeps its row."""
+    """Expectation maximization with shrinkage in every step; a class that no row is of keeps its row of the matrix."""
     matrix, classes = start, range(len(start))
     for _ in range(steps):
         counts = [[0.0 for _ in classes] for _ in classes]
@@ -115,11 +115,29 @@ def from_joint(true_probs: Matrix, labels: list[int], start: Matrix, steps: int)
             total = max(sum(joint), 1e-12)
             for i in classes:
                 counts[i][label] += joint[i] / total
-        matrix = [
-            [value / max(sum(row), 1e-9) for value in row] if sum(row) > 0 else matrix[i]
-            for i, row in enumerate(counts)
-        ]
+        sizes = [sum(row) for row in counts]
+        shares = [[value / max(size, 1e-9) for value in row] for row, size in zip(counts, sizes, strict=True)]
+        drawn = shrunk(shares, [max(size, 1.0) for size in sizes])
+        matrix = [drawn[i] if sizes[i] > 0 else matrix[i] for i in classes]
     return matrix
+
+
+def sharpness(true_probs: Matrix, labels: list[int], start: Matrix, powers: list[float], steps: int) -> float:
+    """The square root of the power under which the given labels are most likely."""
+    best, found, matrix = -math.inf, 1.0, start
+    for power in powers:
+        probs = []
+        for row in true_probs:
+            raised = [max(value, 1e-9) ** power for value in row]
+            probs.append([value / sum(raised) for value in raised])
+        matrix = from_joint(probs, labels, matrix, steps)
+        likelihood = sum(
+            math.log(max(sum(row[i] * matrix[i][label] for i in range(len(row))), 1e-12))
+            for row, label in zip(probs, labels, strict=True)
+        )
+        if likelihood > best:
+            best, found = likelihood, power
+    return math.sqrt(found)
 
 
 def true_shares(transition: Matrix, labels: list[int]) -> list[float]:

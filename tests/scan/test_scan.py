@@ -219,17 +219,18 @@ def test_more_than_all_rows_are_refused(found):
 
 def test_doubts_are_kept_and_not_warned_of(found):
     result, _ = found
-    doubtful = scan(result.data, replace(SETTINGS, epochs=1))
+    doubtful = scan(result.data, replace(SETTINGS, epochs=1, noise_rate=0.9))
     assert doubtful.doubts  # an error if warned of
 
 
 @pytest.mark.parametrize(
-    ("n_samples", "batch_size"), [(10, 32), (1000, 32), (4095, 32), (4096, 64), (8191, 64), (8192, 128)]
+    ("n_samples", "batch_size", "of_table"),
+    [(10, 32, 8), (1000, 32, 16), (4095, 32, 64), (4096, 64, 128), (8191, 64, 128), (8192, 128, 128)],
 )
-def test_few_images_come_in_small_batches(n_samples, batch_size):
+def test_few_rows_come_in_small_batches(n_samples, batch_size, of_table):
     rest = {"labels": np.arange(n_samples) % 2, "class_names": ("a", "b"), "ids": tuple(map(str, range(n_samples)))}
     images = LabelledData(x=np.zeros((n_samples, 1, 2, 2), np.uint8), **rest)
     assert ScanSettings().training(images).batch_size == batch_size
     assert ScanSettings(batch_size=7).training(images).batch_size == 7
     table = LabelledData(x=np.zeros((n_samples, 3), np.float32), **rest)
-    assert ScanSettings().training(table).batch_size == 128
+    assert ScanSettings().training(table).batch_size == of_table

@@ -95,7 +95,7 @@ def test_settings_arrive(table, mode, rank_by):
     assert np.array_equal(fitted.scores_, (-statistics.aum if rank_by == "aum" else statistics.label_loss).numpy())
 
 
-@pytest.mark.parametrize("settings", [{"epochs": 5}, {"batch_size": 9}, {"lr": 0.02}, {"weight_decay": 0.1}])
+@pytest.mark.parametrize("settings", [{"epochs": 15}, {"batch_size": 9}, {"lr": 0.02}, {"weight_decay": 0.1}])
 def test_training_settings_arrive(table, settings):
     assert selector(**settings).fit(*table).scores_.tobytes() != selector().fit(*table).scores_.tobytes()
 

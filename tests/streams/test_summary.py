@@ -22,7 +22,7 @@ SIZE, EPOCHS = 700, 4
 
 def both(folder, from_, *, epochs=EPOCHS, batch=64, num_classes=5, capacity=200, rows_a_file=150):
     """A stream and a callback that saw the same batches; the callback's settings do not change what it collects."""
-    callback = LossBufferCallback(from_.labels, num_classes, ids=from_.ids, rank_by="score2")
+    callback = LossBufferCallback(from_.labels, num_classes, ids=from_.ids, rank_by="score2", warmup=1)
     stream = LossBufferStream(num_classes, folder, rows_a_file=rows_a_file)
     stream.stage.capacity = callback.stage.capacity = capacity
     for epoch in range(epochs):
