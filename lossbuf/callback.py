@@ -29,7 +29,7 @@ from lossbuf.states import check_same_kind, fingerprint
 from lossbuf.statistics import SampleStatistics
 from lossbuf.thresholds import Cut, CutRule
 from lossbuf.verdict import RANKINGS, Verdict, by_posterior, by_statistic, cut_rule, table
-from lossbuf.warmup import AUTO, EpochLosses, Warmup, epoch_losses, label_entropy
+from lossbuf.warmup import AUTO, EpochLosses, Warmup, epoch_losses, label_shares
 from lossbuf.watching import Watching
 from lossbuf.weighting import hard_weights, soft_weights
 
@@ -280,7 +280,7 @@ class LossBufferCallback(Watching):
         self.dynamics.end_epoch()
         given = self.dynamics.labels
         begun = self.warm_up.ended_after is not None
-        ready = self.warm_up.end_epoch(self.epoch, losses, label_entropy(given, self.num_classes))
+        ready = self.warm_up.end_epoch(self.epoch, losses, label_shares(given, self.num_classes))
         if self.posterior is not None:
             trained_on = given if self.planted is None else self.planted.all_labels(given)
             ready = self.posterior.end_epoch(self.epoch, trained_on, self.noise_rate, self.warm_up)
@@ -299,11 +299,11 @@ class LossBufferCallback(Watching):
         self._tell(self.epoch)
 
     def _epoch_losses(self) -> EpochLosses:
-        label_loss, place = self.dynamics.in_epoch()
+        label_loss, margin, place = self.dynamics.in_epoch()
         if self.planted is not None and self.planted.sown:
             planted = self.planted.rows.to(label_loss.device)
             label_loss = label_loss.index_fill(0, planted, float("nan"))
-        return epoch_losses(label_loss, place, self.warm_up.held.to(label_loss.device))
+        return epoch_losses(label_loss, margin, place, self.warm_up.held.to(label_loss.device))
 
     def _end_warm_up(self) -> None:
         """Give the rows held back to the training, and start that anew where labels were memorized."""

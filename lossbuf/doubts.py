@@ -48,10 +48,17 @@ def of_verdict(verdict: Verdict, given: float | None = None, ruled: bool = False
         by_chance = max(high - most, least - low)  # one of them may be cut off at 0 or 1
         far = min(first, second) < FAR_LESS * max(first, second)
         allowed = max(DISAGREEMENT / 2, by_chance) if far else DISAGREEMENT + by_chance
+        if verdict.audited:  # the first is too high by the network's own errors
+            allowed += DISAGREEMENT
         if given is None and abs(first - second) > allowed:
+            ways = (
+                ("rows held back", "rows out of sample later")
+                if verdict.audited
+                else ("the most confident rows", "all")
+            )
             found.append(
-                f"The two estimates of the noise rate disagree: {first:.2f} by the most confident rows, {second:.2f} "
-                "by all. Give `noise_rate` if you know it, or `max_fdr`; or train longer, or with a shorter `warmup`."
+                f"The two estimates of the noise rate disagree: {first:.2f} by {ways[0]}, {second:.2f} by {ways[1]}. "
+                "Give `noise_rate` if you know it, or `max_fdr`; or train longer, or with a better network."
             )
     share, slack = float(verdict.suspect_mask.mean()), max(0.02, 5 / len(verdict.suspicion))
     if not ruled and share > MORE_SUSPECTS * verdict.noise_rate + slack:
@@ -114,7 +121,7 @@ def of_memory(warm_up: Warmup, verdict: Verdict, mode: str) -> list[str]:
     elif not warm_up.leaves_time:
         if verdict.noise_rates is None or verdict.noise_rates[0] - verdict.noise_rates[1] < DISAGREEMENT:
             return []  # rows out of sample do not contradict
-        mend = "Train for more epochs, so that the training can start anew without the suspects, or with a smaller `lr`."
+        mend = "Train for more epochs, so that the training can start anew without the suspects."
     elif warm_up.attached:
         mend = "It learned nothing about rows that it was not trained on: use another network or better features."
     else:

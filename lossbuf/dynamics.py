@@ -130,15 +130,16 @@ class SampleDynamics(HostRecord):
             noted.scatter_reduce_(0, rows, values.masked_fill(stale, float("-inf")), "amax")
 
     @torch.no_grad()
-    def in_epoch(self) -> tuple[Float[Tensor, " n_samples"], Int[Tensor, " n_samples"]]:
-        """Label losses of the epoch that has not ended yet, and the place at which each row came in it.
+    def in_epoch(self) -> tuple[Float[Tensor, " n_samples"], Float[Tensor, " n_samples"], Int[Tensor, " n_samples"]]:
+        """Label losses and margins of the epoch that has not ended yet, and the place at which each row came in it.
 
         Returns:
-            Label losses in nats, -inf where a row was not seen, and places counted in rows, where the record lies.
+            Label losses in nats and margins, -inf where a row was not seen, and places counted in rows, where the
+            record lies.
         """
         self.settle()
         place = self.stamp + (self.epoch << _EPOCH_BITS)
-        return self.noted[0], place.to(self.noted.device)
+        return self.noted[0], self.noted[1], place.to(self.noted.device)
 
     @torch.no_grad()
     def end_epoch(self) -> None:

@@ -15,7 +15,7 @@ from lossbuf import checks, transition
 from lossbuf.checks import LossBufferWarning
 from lossbuf.outputs import MeanOutputs
 from lossbuf.storage import HostRecord
-from lossbuf.warmup import Warmup, label_entropy
+from lossbuf.warmup import Warmup
 
 LARGE = 2**28
 """Numbers in the record, samples times classes, from which on its size is told: 1 GiB."""
@@ -232,7 +232,7 @@ class LabelPosterior(HostRecord):
         if warm_up is not None and warm_up.memorized:
             self._believe_held(labels, warm_up.held)
             if warm_up.leaves_time:
-                self._begin_audit(epoch, labels, noise_rate, warm_up)
+                self._begin_audit(epoch, noise_rate, warm_up)
             else:
                 self.unmeasured = True
         if self.dropping:
@@ -275,12 +275,11 @@ class LabelPosterior(HostRecord):
         right = torch.sigmoid(-reading.log_odds[self.outputs.seen]).sort(descending=True).values
         return right[: max(1, round((1 - share) * len(right)))].mean()
 
-    def _begin_audit(self, epoch: int, labels: Tensor, noise_rate: float | None, warm_up: Warmup) -> None:
+    def _begin_audit(self, epoch: int, noise_rate: float | None, warm_up: Warmup) -> None:
         """Decide how many rows leave the training for how long."""
         share = float(self.settled_rate) if noise_rate is None else noise_rate
         self.audited_share.fill_(min(MOST_AUDITED, AUDIT_FACTOR * share + AUDIT_MARGIN))
-        entropy = label_entropy(labels, self.outputs.num_classes)
-        self.dropping = self.audited = self.drops and warm_up.learned(entropy)
+        self.dropping = self.audited = self.drops and warm_up.learned
         # Of a training of unknown length it is not known how much a third is.
         length = epoch if warm_up.remaining is None else math.ceil(warm_up.remaining / 3)
         self.audit_ends = epoch + max(1, length)

@@ -57,6 +57,7 @@ class Verdict:
         hidden: Classes of which more than half of the labels seem wrong.
         lost: Classes of which far more labels are suspect than the transition matrix expects: each with the share that
             is and the share expected.
+        audited: The first estimate is that of rows held back, the second that of rows out of sample after a new start.
         bounded: Suspects may be more likely right than wrong: nobody said how many or which labels are wrong.
         planted: What became of the planted labels, where there are any.
     """
@@ -70,6 +71,7 @@ class Verdict:
     noise_rate_interval: tuple[float, float] | None = None
     hidden: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     lost: tuple[tuple[int, float, float], ...] = ()
+    audited: bool = False
     bounded: bool = False
     planted: PlantedCheck | None = None
 
@@ -187,6 +189,7 @@ def by_posterior(
         noise_rate_interval=(max(low, 0.0), min(high, 1.0)),
         hidden=np.flatnonzero(hidden),
         lost=_lost(cut.suspect_mask, labels, matrix) if by_odds and rule is None else (),
+        audited=posterior.audited,
         bounded=isinstance(rule, MaxFDR) or (rule is None and by_odds),
         planted=PlantedCheck.of(rows, of_planted, found_from) if len(rows) else None,
     )

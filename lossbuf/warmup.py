@@ -47,9 +47,6 @@ JUMP = 0.15
 SLOW = 0.1
 """Share of all that was learned so far, in nats, below which an epoch's progress counts as slow."""
 
-LEARNED = 0.005
-"""Share of the entropy of the labels that the network must explain out of sample before rows are dropped for it."""
-
 
 class EpochLosses(NamedTuple):
     """Mean label losses of one epoch, in nats; NaN where there were no such rows.
@@ -58,11 +55,13 @@ class EpochLosses(NamedTuple):
         quarters: Of the rows trained on, for each quarter of the epoch in the order of the steps.
         held: Of the rows held back.
         error: Standard error of the difference between held and trained rows, or of two quarters.
+        right: Share of the rows held back whose given label was predicted.
     """
 
     quarters: tuple[float, float, float, float]
     held: float
     error: float
+    right: float = math.nan
 
     @property
     def trained(self) -> float:
@@ -111,6 +110,7 @@ class Warmup(nn.Module):
         self.ended_after: int | None = None
         self.memorized = self.restarted = self.within_epoch = False
         self.halved = self.attached = False
+        self.learned = False  # whether the network predicts labels that it was not trained on better than chance
         held = torch.zeros(n_samples, dtype=torch.bool)
         if self.automatic and holds_back:
             generator = torch.Generator().manual_seed(checks.non_negative_int("seed", seed))
@@ -118,13 +118,13 @@ class Warmup(nn.Module):
         self.holds_back = bool(held.any())
         self.register_buffer("held", held)
 
-    def end_epoch(self, epoch: int, losses: EpochLosses, entropy: float) -> bool:
+    def end_epoch(self, epoch: int, losses: EpochLosses, labels: LabelShares) -> bool:
         """Take note of an epoch, and decide.
 
         Args:
             epoch: Epochs ended so far, this one included.
             losses: Of this epoch.
-            entropy: Entropy of the given labels, in nats: the loss of a network that knows their shares alone.
+            labels: What is known of the labels without a network.
 
         Returns:
             True from the epoch on with which the warm-up has ended.
@@ -132,8 +132,9 @@ class Warmup(nn.Module):
         if self.ended_after is not None:
             return True
         self.history.append(losses)
-        memorizing = self.automatic and is_memorizing(self.history, entropy)
-        slow = self.automatic and self.learned(entropy) and is_slow(self.history, entropy)
+        self.learned = self.learned or has_learned(losses, labels.largest, int(self.held.sum()))
+        memorizing = self.automatic and is_memorizing(self.history, labels.entropy)
+        slow = self.automatic and self.learned and is_slow(self.history, labels.entropy)
         over = epoch >= self.longest or (memorizing and (slow or not self.holds_back))
         if self.epochs is None and self.holds_back:  # it may be a short training
             over = over or slow
@@ -155,12 +156,6 @@ class Warmup(nn.Module):
     def end_within(self, filters: bool) -> None:
         """Take note that the warm-up ended in the middle of the only epoch, and whether outputs decide from then on."""
         self.halved, self.within_epoch = True, filters
-
-    def learned(self, entropy: float) -> bool:
-        """Whether the network explains some of the labels of rows that it was not trained on; True where none are."""
-        if not self.holds_back or not self.history:
-            return True
-        return entropy - min(losses.held for losses in self.history) > LEARNED * entropy
 
     def set_length(self, epochs: int) -> None:
         """Take note of the epochs of the whole training, which an automatic warm-up takes at most half of.
@@ -192,21 +187,33 @@ class Warmup(nn.Module):
     def get_extra_state(self) -> dict[str, Any]:
         """What is not a tensor."""
         history = [
-            [None if math.isnan(value) else value for value in (*losses.quarters, losses.held, losses.error)]
+            [None if math.isnan(value) else value for value in (*losses.quarters, *losses[1:])]
             for losses in self.history
         ]
-        names = ("ended_after", "memorized", "restarted", "within_epoch", "halved", "attached", "longest", "epochs")
+        names = (
+            "ended_after",
+            "memorized",
+            "restarted",
+            "within_epoch",
+            "halved",
+            "attached",
+            "learned",
+            "longest",
+            "epochs",
+        )
         return {"history": history, **{name: getattr(self, name) for name in names}}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`get_extra_state` gave."""
         rows = [[math.nan if value is None else float(value) for value in row] for row in state["history"]]
-        self.history = [EpochLosses((row[0], row[1], row[2], row[3]), row[4], row[5]) for row in rows]
+        self.history = [EpochLosses((row[0], row[1], row[2], row[3]), *row[4:]) for row in rows]
         self.ended_after = state["ended_after"]
-        self.memorized, self.restarted = bool(state["memorized"]), bool(state["restarted"])
-        self.within_epoch, self.halved = bool(state["within_epoch"]), bool(state["halved"])
-        self.attached = bool(state["attached"])
+        for name in _FLAGS:
+            setattr(self, name, bool(state[name]))
         self.longest, self.epochs = int(state["longest"]), state["epochs"]
+
+
+_FLAGS = ("memorized", "restarted", "within_epoch", "halved", "attached", "learned")
 
 
 def longest(epochs: int | None) -> int:
@@ -262,14 +269,31 @@ def is_slow(history: Sequence[EpochLosses], entropy: float) -> bool:
     return before - now < SLOW * max(entropy - now, 0.0)
 
 
+def has_learned(losses: EpochLosses, largest: float, count: int) -> bool:
+    """Whether given labels out of sample are predicted better than by the largest class; True where none are held back.
+
+    Args:
+        losses: Of an epoch.
+        largest: Share of the labels that the largest class has.
+        count: Number of rows held back.
+    """
+    if not count:
+        return True
+    return losses.right - largest > 2 * math.sqrt(largest * (1 - largest) / count)
+
+
 @torch.no_grad()
 def epoch_losses(
-    label_loss: Float[Tensor, " n_samples"], place: Int[Tensor, " n_samples"], held: Bool[Tensor, " n_samples"]
+    label_loss: Float[Tensor, " n_samples"],
+    margin: Float[Tensor, " n_samples"],
+    place: Int[Tensor, " n_samples"],
+    held: Bool[Tensor, " n_samples"],
 ) -> EpochLosses:
     """Mean label losses of an epoch; waits for the device.
 
     Args:
         label_loss: Of every row in this epoch, in nats; not finite where it was not seen.
+        margin: Label logit minus the largest other.
         place: When the row came in this epoch, counted in rows.
         held: True for the rows held back.
     """
@@ -288,14 +312,27 @@ def epoch_losses(
     else:
         error = spread * math.sqrt(8 / len(in_order)) if len(in_order) >= FEW_HELD else torch.tensor(math.inf)
     held_mean = of_held.mean() if len(of_held) else torch.tensor(math.nan)
-    first, second, third, fourth, kept, error_ = [float(value) for value in (*means, held_mean, error)]
-    return EpochLosses((first, second, third, fourth), kept, error_)
+    right = (margin[held & seen] > 0).double().mean()  # NaN of none
+    first, second, third, fourth, *rest = [float(value) for value in (*means, held_mean, error, right)]
+    return EpochLosses((first, second, third, fourth), *rest)
 
 
-def label_entropy(labels: Int[Tensor, " n_samples"], num_classes: int) -> float:
-    """Entropy of the shares of the given labels, in nats."""
+class LabelShares(NamedTuple):
+    """What is known of given labels without a network.
+
+    Attributes:
+        entropy: Entropy of the shares of the classes, in nats: the mean loss of a network that knows these alone.
+        largest: Share of the largest class.
+    """
+
+    entropy: float
+    largest: float
+
+
+def label_shares(labels: Int[Tensor, " n_samples"], num_classes: int) -> LabelShares:
+    """Entropy and largest share of labels; waits for the device."""
     shares = torch.bincount(labels, minlength=num_classes).double() / max(1, len(labels))
-    return float(torch.special.entr(shares).sum())
+    return LabelShares(float(torch.special.entr(shares).sum()), float(shares.max()))
 
 
 def _fixed(warmup: int | str, epochs: int | None) -> int:

@@ -6,22 +6,34 @@ import pytest
 import torch
 
 from lossbuf import LossBufferCallback
-from lossbuf.warmup import EpochLosses, Warmup, epoch_losses, held_back, is_memorizing, is_slow, longest, memory
+from lossbuf.warmup import (
+    EpochLosses,
+    LabelShares,
+    Warmup,
+    epoch_losses,
+    has_learned,
+    held_back,
+    is_memorizing,
+    is_slow,
+    longest,
+    memory,
+)
 from tests.reference import warmup as reference
 
 ENTROPY = math.log(10)
+LABELS = LabelShares(ENTROPY, 0.1)
 
 
 def losses(trained, held=math.nan, error=0.01):
     quarters = trained if isinstance(trained, tuple) else (trained,) * 4
-    return EpochLosses(quarters, held, error)
+    return EpochLosses(quarters, held, error, 0.3)
 
 
 def ended(history, *, epochs=20, holds_back=True, warmup="auto"):
     """The epoch after which a warm-up ends with such losses, and whether labels were memorized."""
     rule = Warmup(1000, warmup, epochs, holds_back=holds_back)
     for epoch, row in enumerate(history, 1):
-        if rule.end_epoch(epoch, row, ENTROPY):
+        if rule.end_epoch(epoch, row, LABELS):
             return epoch, rule.memorized
     return None
 
@@ -33,9 +45,13 @@ def test_epoch_losses(n_samples, share, device, generator):
     values[torch.rand(n_samples, generator=generator) < 0.2] = -math.inf
     place = torch.randperm(n_samples, generator=generator)
     held = torch.rand(n_samples, generator=generator) < share
-    found = epoch_losses(values.to(device), place.to(device), held.to(device))
+    margin = torch.randn(n_samples, generator=generator)
+    found = epoch_losses(values.to(device), margin.to(device), place.to(device), held.to(device))
     listed = [None if math.isinf(value) else value for value in values.tolist()]
     quarters, of_held, error = reference.epoch_losses(listed, place.tolist(), held.tolist())
+    right = [value > 0 for value, loss, out in zip(margin.tolist(), listed, held.tolist(), strict=True) if out and loss]
+    if any(not out and loss for loss, out in zip(listed, held.tolist(), strict=True)):
+        assert found.right == pytest.approx(sum(right) / len(right) if right else math.nan, nan_ok=True)
     assert found.quarters == pytest.approx(quarters, nan_ok=True)
     assert (found.held, found.error) == pytest.approx((of_held, error), nan_ok=True)
 
@@ -88,6 +104,12 @@ def test_without_rows_held_back_the_jump_between_epochs_counts():
     assert ended(falling, holds_back=False) is None
 
 
+def test_a_network_near_chance_has_not_learned():
+    assert has_learned(losses(2.0, 2.0)._replace(right=0.15), 0.1, 400)
+    assert not has_learned(losses(2.0, 2.0)._replace(right=0.12), 0.1, 400)
+    assert has_learned(losses(2.0), 0.1, 0)
+
+
 def test_a_gap_within_its_error_is_no_memory():
     history = [losses(2.0, 2.0), losses(1.5, 1.8, error=0.4)]
     assert not is_memorizing(history, ENTROPY)
@@ -120,7 +142,7 @@ def test_a_warm_up_that_never_ends_is_refused_at_the_start():
 
 def test_its_state_is_plain_and_complete():
     rule = Warmup(1000, "auto", 20, holds_back=True)
-    rule.end_epoch(1, losses(2.0, math.nan), ENTROPY)
+    rule.end_epoch(1, losses(2.0, math.nan), LABELS)
     again = Warmup(1000, "auto", 20, holds_back=True)
     again.load_state_dict(rule.state_dict())
     assert again.get_extra_state() == rule.get_extra_state()

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 _OPTIONS = {
-    "or train longer, or with a shorter `warmup`": "or train with more `--epochs`",
+    "or train longer, or with a better network. ": "or train with more `--epochs`. ",
+    "Train for more epochs, so": "Train with more `--epochs`, so",
     "use a longer `warmup`": "train with more `--epochs`",
     "`noise_rate`": "`--noise-rate`",
     "`max_fdr`": "`--max-fdr`",
