@@ -93,6 +93,19 @@ def read_told(source: Path, settings: ReadSettings) -> LabelledData:
     return data
 
 
+def check_device(device: str | None) -> None:
+    """Raise ``InputError`` where nothing can be computed on a device; by default there is always one."""
+    import torch
+
+    if device is None:
+        return
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        found = str(error).splitlines()[0]
+        raise InputError(f"`--device` must be a device of this machine, got {device!r}: {found}") from error
+
+
 def _print_version(asked: bool) -> bool:
     if asked:
         typer.echo(lossbuf.__version__)
@@ -165,9 +178,10 @@ def scan(
             device=device,
         )
         read = ReadSettings(label=label, image=image, row_id=row_id, image_size=image_size, follow_links=follow_links)
+        folder = ScanFolder(out)
+        folder.results.check_places([path], replacing=resume or overwrite)
         data = read_told(path, read)
         settings.check_fits(data)
-        folder = ScanFolder(out)
         with folder.held():
             folder.begin(path, data, read, settings, resume=resume, overwrite=overwrite)
             result = run(data, settings, checkpoint=folder.state, progress=True)
@@ -211,24 +225,19 @@ def apply(
     overwrite: Overwrite = False,
 ) -> None:
     """Write the labels of all rows with the decisions carried out."""
+    from lossbuf.results import Kind, ResultFolder
     from lossbuf.safe_csv import write_csv
-    from lossbuf.scan import ScanFolder
     from lossbuf.scan.decisions import corrected_labels
 
     with told_errors():
+        if out.name in ("", "..") or out.name.startswith(".lossbuf."):
+            raise InputError(f"`--out` must be the name of a file, got {out}.")
+        results = ResultFolder(out.parent, Kind("file of labels", (out.name,)))
+        read = [scan, *([] if decisions is None else [decisions])]
+        results.check(read, overwrite=overwrite)
         labels = corrected_labels(scan, decisions, undecided=undecided)
-        read = [*ScanFolder(scan).files(), *([] if decisions is None else [decisions])]
-        if out.resolve() in {file.resolve() for file in read}:
-            raise InputError(f"`out` must be another file than those that are read, got {out}.")
-        check_free(out, overwrite)
-        write_csv(out, labels)
+        with results.draft(inputs=read, overwrite=overwrite) as draft:
+            write_csv(draft.file(out.name), labels)
+            results.commit(draft)
         changed = int(np.sum(labels["label"].to_numpy() != labels["given_label"].to_numpy()))
         typer.echo(f"{len(labels)} labels, {changed} of them changed; {out}")
-
-
-def check_free(path: Path, overwrite: bool) -> None:
-    """Raise ``InputError`` where there is such a file already."""
-    if path.is_dir():
-        raise InputError(f"{path} must be a file to write, got a folder.")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} is there already: choose another name, or `--overwrite`.")

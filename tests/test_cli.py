@@ -109,7 +109,7 @@ def test_decisions_are_applied(scanned, tmp_path):
     assert len(labels) == 399
     assert labels.set_index("id").loc[issues["id"][0], "label"] == issues["suggested_label"][0]
     assert run("apply", out, "--out", tmp_path / "labels.csv").exit_code == 2
-    assert "must be another file" in run("apply", out, "--out", out / "clean.csv", "--overwrite").stderr
+    assert "`--out` must lie outside" in run("apply", out, "--out", out / "clean.csv", "--overwrite").stderr
     assert run("apply", out, "--out", tmp_path / "labels.csv", "--overwrite", "--undecided", "drop").exit_code == 0
     assert len(read_csv(tmp_path / "labels.csv")) == 400 - len(issues)
 
@@ -227,7 +227,7 @@ def test_ctrl_c_keeps_what_was_done(archive, tmp_path):
     process = _started(archive, out, *epochs)
     try:
         end = time.monotonic() + 120
-        while not (out / "scan.pt").exists() and process.poll() is None and time.monotonic() < end:
+        while not list(out.glob("unfinished-*/scan.pt")) and process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)

@@ -46,6 +46,7 @@ def corrected_labels(
     """
     checks.one_of("undecided", undecided, DECISIONS)
     folder = ScanFolder(scan)
+    folder.results.settle()
     if not folder.is_finished:
         raise InputError(f"{folder.path} must hold a finished scan.")
     issues, clean = _read(folder.issues, _OF_ISSUES), _read(folder.clean, _OF_CLEAN)
