@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lossbuf.conversion import as_array, first_other
+from lossbuf.layout import FEW_CHANNELS, channel_layout
 
 _LINE = 600
 _FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
@@ -244,7 +245,7 @@ def looked_up(name: str, values: Tensor, index: Tensor) -> Tensor:
 
 
 def channels_first(name: str, shape: tuple[int, ...]) -> None:
-    """Raise ``ValueError`` where a shape of four axes is that of images with the channels last."""
-    if len(shape) == 4 and shape[-1] in (1, 3) and shape[1] not in (1, 3):
+    """Raise ``ValueError`` where a shape of four axes is that of images with at most four channels, and these last."""
+    if len(shape) == 4 and shape[-1] <= FEW_CHANNELS and channel_layout(shape) == "last":
         mend = f"Move the channels: np.moveaxis({name}, -1, 1)."
         raise ValueError(problem(name, "must be (n_samples, channels, height, width)", f"shape {shape}", mend))

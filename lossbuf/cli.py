@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import numpy as np
 import typer
@@ -22,6 +22,7 @@ import lossbuf
 from lossbuf.inputs import InputError, LabelledData, ReadSettings, read_labelled
 
 if TYPE_CHECKING:
+    from lossbuf.layout import Layout
     from lossbuf.scan import Scan
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ Size = Annotated[
     int | None, typer.Option("--image-size", min=4, help="Pixels that images are brought to (default: at most 64).")
 ]
 Links = Annotated[bool, typer.Option("--follow-links", help="Read what links out of the folder lead to.")]
+Channels = Annotated[str | None, typer.Option(help="Where images of an .npz have their channels: first or last.")]
 Device = Annotated[str | None, typer.Option(help="Where to train (default: the GPU where there is one).")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote.")]
@@ -77,6 +79,20 @@ def _is_stop(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None
+
+
+def read_settings(
+    label: str | None, image: str | None, row_id: str | None, size: int | None, links: bool, channels: str | None
+) -> ReadSettings:
+    """The options on how to read a source.
+
+    Raises:
+        InputError: If one has no meaning.
+    """
+    if channels not in (None, "first", "last"):
+        raise InputError(f"`--channels` must be first or last, got {channels!r}.")
+    layout = cast("Layout | None", channels)
+    return ReadSettings(label=label, image=image, row_id=row_id, image_size=size, follow_links=links, channels=layout)
 
 
 def read_told(source: Path, settings: ReadSettings) -> LabelledData:
@@ -137,6 +153,7 @@ def scan(
     row_id: RowId = None,
     image_size: Size = None,
     follow_links: Links = False,
+    channels: Channels = None,
     network: Annotated[str, typer.Option(help="auto, mlp, convnet, resnet9 or resnet18.")] = "auto",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 20,
     batch_size: Annotated[
@@ -177,7 +194,7 @@ def scan(
             seed=seed,
             device=device,
         )
-        read = ReadSettings(label=label, image=image, row_id=row_id, image_size=image_size, follow_links=follow_links)
+        read = read_settings(label, image, row_id, image_size, follow_links, channels)
         folder = ScanFolder(out)
         folder.results.check_places([path], replacing=resume or overwrite)
         data = read_told(path, read)

@@ -120,7 +120,7 @@ def test_decisions_are_applied(scanned, tmp_path):
         (["nowhere"], "must be a folder or a file, got nothing there"),
         (["data", "--network", "no"], "`network` must be one of"),
         (["data", "--noise-rate", "0.1", "--top", "3"], "`top` must be left out where `noise_rate` is given"),
-        (["data", "--label", "no"], "must have an array of labels, 'no'"),
+        (["data", "--label", "no"], "must have an array 'no', got x, y"),
         (["data", "--top", "500"], "`top` must be at most 400"),
         (["data", "--epochs", "0"], "Invalid value for '--epochs'"),
         (["data", "--planted", "0.5"], "Invalid value for '--planted'"),

@@ -6,12 +6,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lossbuf import checks
+from lossbuf.layout import Layout, as_bytes, value_range
 
 
 class InputError(ValueError):
@@ -32,6 +34,8 @@ class ReadSettings:
         image_size: Height and width that images are brought to, in pixels; by default that of the images where all
             are alike and small, else at most 64.
         follow_links: Read what symbolic links out of the folder lead to.
+        channels: ``"first"`` or ``"last"``: where the images of an archive have their channels; by default what
+            :func:`~lossbuf.layout.channel_layout` says.
 
     Raises:
         ValueError: If a value is of another type, or ``image_size`` not at least 4.
@@ -42,12 +46,15 @@ class ReadSettings:
     row_id: str | None = None
     image_size: int | None = None
     follow_links: bool = False
+    channels: Layout | None = None
 
     def __post_init__(self) -> None:
         for name in ("label", "image", "row_id"):
             if not isinstance(getattr(self, name), str | None):
                 raise ValueError(checks.problem(name, "must be a text or None", repr(getattr(self, name))))
         checks.flag("follow_links", self.follow_links)
+        if self.channels is not None:
+            checks.one_of("channels", self.channels, ("first", "last"))
         if self.image_size is not None and checks.positive_int("image_size", self.image_size) < 4:
             raise ValueError(checks.problem("image_size", "must be at least 4", self.image_size))
 
@@ -81,13 +88,15 @@ class LabelledData:
         """True for images, False for features."""
         return self.x.ndim == 4
 
+    @cached_property
+    def value_range(self) -> tuple[float, float]:
+        """The values of images that are shown as black and as white."""
+        return value_range(self.x)
+
     def picture(self, row: int) -> NDArray[np.uint8]:
-        """An image as bytes, shape ``(1 or 3, height, width)``; floats run from black to white in each."""
-        image = self.x[row] if self.x.shape[1] in (1, 3) else self.x[row, :1]
-        if image.dtype == np.uint8:
-            return image
-        low, high = float(image.min()), float(image.max())
-        return ((image - low) / ((high - low) or 1.0) * 255).round().astype(np.uint8)
+        """An image as bytes, shape ``(1 or 3, height, width)``: the first three channels, or the first one."""
+        image = self.x[row, :3] if self.x.shape[1] >= 3 else self.x[row, :1]
+        return as_bytes(image, self.value_range)
 
     def fingerprint(self) -> str:
         """The same for the same rows in the same order, as hexadecimal digits."""

@@ -156,6 +156,21 @@ def _guarded(routine: Any, source: Path | bytes) -> Any:
         return "no image, or a damaged one"
 
 
+def has_picture(content: bytes) -> bool:
+    """True where Pillow takes the content of a file for an image; the pixels are not decoded."""
+    return not isinstance(_guarded(_size, content), str)
+
+
+def is_picture(path: Path) -> bool:
+    """True where Pillow takes a file for an image; the pixels are not decoded."""
+    return not isinstance(_guarded(_size, path), str)
+
+
+def _size(source: Path | bytes) -> tuple[int, int]:
+    with _opened(source) as picture:
+        return picture.size
+
+
 def _is_wide(picture: Image.Image) -> bool:
     return picture.mode.startswith("I;16") or picture.mode in ("I", "F")
 
