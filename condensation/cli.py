@@ -16,6 +16,7 @@ import typer
 
 from lossbuf.checks import LossBufferWarning
 from lossbuf.cli import (
+    AlikeClasses,
     Channels,
     Device,
     ImageColumn,
@@ -63,6 +64,7 @@ def coreset(
     image_size: Size = None,
     follow_links: Links = False,
     channels: Channels = None,
+    alike: AlikeClasses = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -72,7 +74,7 @@ def coreset(
         if ipc is not None and size is not None:
             raise InputError(f"`size` must be left out where `ipc` is given, got {size:g}.")
         asked: dict[str, Any] = {"ipc": ipc or 10} if size is None else {"size": _size(size)}
-        read = read_settings(label, image, row_id, image_size, follow_links, channels)
+        read = read_settings(label, image, row_id, image_size, follow_links, channels, alike)
         results = ResultFolder(out, CORESET)
         results.check([path], overwrite=overwrite)
         source = _read(path, read)
@@ -99,6 +101,7 @@ def condense(
     image_size: Size = None,
     follow_links: Links = False,
     channels: Channels = None,
+    alike: AlikeClasses = None,
     device: Device = None,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
@@ -107,7 +110,7 @@ def condense(
     """Learn a few images that train as well as all: from a scan's clean rows, or from data taken as they are."""
     with told_errors("What was learned is kept, at most 10 seconds of it lost: the same with --resume goes on."):
         _check_one_of("method", method, tuple(CONDENSERS))
-        read = read_settings(label, image, row_id, image_size, follow_links, channels)
+        read = read_settings(label, image, row_id, image_size, follow_links, channels, alike)
         settings: dict[str, Any] = {"ipc": ipc, "iterations": iterations or CONDENSERS[method], "device": device}
         settings |= {"progress": True} | ({} if lr is None else {"lr": lr})
         make = _condenser(method, settings, soft_labels)

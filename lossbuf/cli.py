@@ -22,7 +22,6 @@ import lossbuf
 from lossbuf.inputs import InputError, LabelledData, ReadSettings, read_labelled
 
 if TYPE_CHECKING:
-    from lossbuf.layout import Layout
     from lossbuf.scan import Scan
 
 app = typer.Typer(
@@ -44,6 +43,9 @@ Size = Annotated[
 ]
 Links = Annotated[bool, typer.Option("--follow-links", help="Read what links out of the folder lead to.")]
 Channels = Annotated[str | None, typer.Option(help="Where images of an .npz have their channels: first or last.")]
+AlikeClasses = Annotated[
+    str | None, typer.Option("--alike", help="Classes whose names look alike: merge or keep (default: merge most).")
+]
 Device = Annotated[str | None, typer.Option(help="Where to train (default: the GPU where there is one).")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote.")]
@@ -82,7 +84,13 @@ def _is_stop(error: BaseException | None) -> bool:
 
 
 def read_settings(
-    label: str | None, image: str | None, row_id: str | None, size: int | None, links: bool, channels: str | None
+    label: str | None,
+    image: str | None,
+    row_id: str | None,
+    size: int | None,
+    links: bool,
+    channels: str | None,
+    alike: str | None,
 ) -> ReadSettings:
     """The options on how to read a source.
 
@@ -91,15 +99,25 @@ def read_settings(
     """
     if channels not in (None, "first", "last"):
         raise InputError(f"`--channels` must be first or last, got {channels!r}.")
-    layout = cast("Layout | None", channels)
-    return ReadSettings(label=label, image=image, row_id=row_id, image_size=size, follow_links=links, channels=layout)
+    if alike not in (None, "merge", "keep"):
+        raise InputError(f"`--alike` must be merge or keep, got {alike!r}.")
+    return ReadSettings(
+        label=label,
+        image=image,
+        row_id=row_id,
+        image_size=size,
+        follow_links=links,
+        channels=cast("Layout | None", channels),
+        alike=cast("Alike | None", alike),
+    )
 
 
 def read_told(source: Path, settings: ReadSettings) -> LabelledData:
     """Read the source, and tell what a user should know of it."""
     data = read_labelled(source, settings)
     kind = "images" if data.has_images else "rows"
-    tell(f"{len(data):,} {kind} of {len(data.class_names):,} classes in {source}")
+    skipped = f", {len(data.skipped):,} skipped" if data.skipped else ""
+    tell(f"{len(data):,} {kind} of {len(data.class_names):,} classes in {source}{skipped}")
     for note in data.notes:
         tell(note, "note")
     for name, reason in data.skipped[:5]:
@@ -154,6 +172,7 @@ def scan(
     image_size: Size = None,
     follow_links: Links = False,
     channels: Channels = None,
+    alike: AlikeClasses = None,
     network: Annotated[str, typer.Option(help="auto, mlp, convnet, resnet9 or resnet18.")] = "auto",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 20,
     batch_size: Annotated[
@@ -194,7 +213,7 @@ def scan(
             seed=seed,
             device=device,
         )
-        read = read_settings(label, image, row_id, image_size, follow_links, channels)
+        read = read_settings(label, image, row_id, image_size, follow_links, channels, alike)
         folder = ScanFolder(out)
         folder.results.check_places([path], replacing=resume or overwrite)
         data = read_told(path, read)

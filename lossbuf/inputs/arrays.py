@@ -57,6 +57,7 @@ def read_archive(path: Path, settings: ReadSettings) -> LabelledData:
         skipped=[(rows[row], reason) for row, reason in sorted(bad.items())],
         notes=notes,
         class_names=None if arrays.class_names is None else [_text(name) for name in arrays.class_names.tolist()],
+        alike=settings.alike,
         where=where,
     )
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lossbuf import checks
+from lossbuf.inputs.classes import Alike, merge_names
 from lossbuf.layout import Layout, as_bytes, value_range
 
 
@@ -36,6 +37,8 @@ class ReadSettings:
         follow_links: Read what symbolic links out of the folder lead to.
         channels: ``"first"`` or ``"last"``: where the images of an archive have their channels; by default what
             :func:`~lossbuf.layout.channel_layout` says.
+        alike: ``"merge"`` or ``"keep"``: what becomes of names of classes that look alike; by default what
+            :func:`~lossbuf.inputs.classes.merged` says.
 
     Raises:
         ValueError: If a value is of another type, or ``image_size`` not at least 4.
@@ -47,6 +50,7 @@ class ReadSettings:
     image_size: int | None = None
     follow_links: bool = False
     channels: Layout | None = None
+    alike: Alike | None = None
 
     def __post_init__(self) -> None:
         for name in ("label", "image", "row_id"):
@@ -55,6 +59,8 @@ class ReadSettings:
         checks.flag("follow_links", self.follow_links)
         if self.channels is not None:
             checks.one_of("channels", self.channels, ("first", "last"))
+        if self.alike is not None:
+            checks.one_of("alike", self.alike, ("merge", "keep"))
         if self.image_size is not None and checks.positive_int("image_size", self.image_size) < 4:
             raise ValueError(checks.problem("image_size", "must be at least 4", self.image_size))
 
@@ -114,6 +120,7 @@ def labelled(
     skipped: Sequence[tuple[str, str]] = (),
     notes: Sequence[str] = (),
     class_names: Sequence[str] | None = None,
+    alike: Alike | None = None,
     where: str,
 ) -> LabelledData:
     """Put together what was read.
@@ -125,6 +132,8 @@ def labelled(
         skipped: As in :class:`LabelledData`.
         notes: As in :class:`LabelledData`.
         class_names: The order of the classes; those without a row are left out. By default sorted, numbers by value.
+            Names that are given so are kept apart, however much they look alike.
+        alike: As in :class:`ReadSettings`.
         where: The source, for messages.
 
     Raises:
@@ -136,6 +145,8 @@ def labelled(
         first = f" The first of {len(skipped)} skipped: {skipped[0][0]}, {skipped[0][1]}." if skipped else ""
         raise InputError(f"{where} has no rows to read.{first}")
     class_names = None if class_names is None else [_whole(name) for name in class_names]
+    names, told = merge_names(names, alike if class_names is None else alike or "keep")
+    notes = [*notes, *told]
     counts = Counter(names)
     order = sorted(counts, key=_by_value) if class_names is None else [name for name in class_names if counts[name]]
     if len(order) < len(counts):
@@ -149,7 +160,7 @@ def labelled(
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
         raise InputError(
-            f"{where} must name every row once, got {twice[0]!r} more than once. Choose another id column."
+            f"{where} must name every row once, got {twice[0]!r} more than once. Choose another column by `--id`."
         )
     number = {name: place for place, name in enumerate(order)}
     labels = np.array([number[name] for name in names], dtype=np.int64)

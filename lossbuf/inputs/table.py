@@ -94,6 +94,7 @@ def _of_features(
         [ids[row] for row in kept],
         skipped=[(ids[row], "no label") for row, text in enumerate(texts) if not text],
         notes=notes,
+        alike=settings.alike,
         where=where,
     )
 
@@ -128,6 +129,7 @@ def _of_images(
         [ids[row] for row in kept],
         skipped=[(ids[row], reason) for row, reason in sorted(bad.items())],
         notes=[*notes, *([pictures.note] if pictures.note else [])],
+        alike=settings.alike,
         where=where,
     )
 
