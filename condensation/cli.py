@@ -30,11 +30,11 @@ from lossbuf.cli import (
     check_device,
     read_settings,
     read_told,
-    tell,
-    told_errors,
 )
+from lossbuf.files import write_whole
 from lossbuf.inputs import InputError, LabelledData, ReadSettings
 from lossbuf.results import Kind, ResultFolder
+from lossbuf.terminal import closed_quietly, options_in, printable, say, tell, told_errors
 
 if TYPE_CHECKING:
     from condensation.artifact import CondensedSet
@@ -83,7 +83,7 @@ def coreset(
             _save(made, source.data, draft.file("coreset.npz"), draft.file("coreset.png"))
             _write_rows(draft.file("coreset.csv"), source.data, made, chosen)
             results.commit(draft)
-        typer.echo(f"{len(made)} rows of {len(chosen.kept_indices_)}; {out}")
+        say(f"{len(made)} rows of {len(chosen.kept_indices_)}; {out}")
 
 
 @app.command()
@@ -129,7 +129,7 @@ def condense(
             pipeline, made = _made(source, make, seed, None if soft_labels else draft.state)
             _save(made, source.data, draft.file("condensed.npz"), draft.file("condensed.png"))
             results.commit(draft)
-        typer.echo(f"{len(made)} images learned from {len(pipeline.kept_indices_)}; {out}")
+        say(f"{len(made)} images learned from {len(pipeline.kept_indices_)}; {out}")
 
 
 class _Source(NamedTuple):
@@ -174,7 +174,7 @@ def _made(
     pipeline: CleanAndCondense = CleanAndCondense(cleaner=source.cleaner, condenser=make(), random_state=seed)
     with _told_warnings(data.class_names):
         pipeline.fit(data.x, data.labels, checkpoint=checkpoint)
-    return pipeline, replace(pipeline.condensed_set(), class_names=data.class_names)
+    return pipeline, replace(pipeline.condensed_set(), class_names=tuple(map(printable, data.class_names)))
 
 
 @contextmanager
@@ -185,7 +185,8 @@ def _told_warnings(class_names: Sequence[str]) -> Iterator[None]:
         yield
     for record in records:
         if issubclass(record.category, LossBufferWarning):
-            tell(re.sub(r"\b(\d+) has", lambda match: f"{class_names[int(match[1])]} has", str(record.message)), "note")
+            named = re.sub(r"\b(\d+) has", lambda match: f"{class_names[int(match[1])]} has", str(record.message))
+            tell(options_in(named), "note")
         else:
             warnings.warn_explicit(record.message, record.category, record.filename, record.lineno)
 
@@ -227,7 +228,8 @@ def _condenser(method: str, settings: dict[str, Any], soft_labels: bool) -> Call
 def _save(made: CondensedSet, data: LabelledData, path: Path, picture: Path) -> None:
     made.save(path)
     if data.has_images and data.x.shape[1] in (1, 3):
-        made.save_images(picture)
+        figure = made.figure(None)  # with the names of the classes
+        write_whole(picture, lambda file: figure.savefig(file, format="png", dpi=150))
 
 
 def _write_rows(path: Path, data: LabelledData, made: CondensedSet, pipeline: CleanAndCondense) -> None:
@@ -257,4 +259,5 @@ def _size(size: float) -> int | float:
 
 def main() -> None:
     """Run the command."""
-    app()
+    with closed_quietly():
+        app()

@@ -7,19 +7,15 @@ to standard error.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 import lossbuf
 from lossbuf.inputs import InputError, LabelledData, ReadSettings, read_labelled
+from lossbuf.terminal import open_streams, say, tell, tell_table, told_errors
 
 if TYPE_CHECKING:
     from lossbuf.scan import Scan
@@ -30,7 +26,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(stderr=True, highlight=False)
+
+FEW_IMAGES = 1000
+"""With fewer images a scan says so."""
 
 Source = Annotated[Path, typer.Argument(help="Image folder (a subfolder a class), .csv, .tsv, .parquet or .npz.")]
 Label = Annotated[str | None, typer.Option(help="Column, or array, of labels (default: a usual name).")]
@@ -49,38 +47,6 @@ AlikeClasses = Annotated[
 Device = Annotated[str | None, typer.Option(help="Where to train (default: the GPU where there is one).")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote.")]
-
-
-def tell(text: str, kind: str = "", colour: str = "yellow") -> None:
-    """Write a line to standard error, whole, however long."""
-    mark = f"[{colour}]{kind}:[/{colour}] " if kind else ""
-    console.print(mark + escape(text), soft_wrap=True)
-
-
-@contextmanager
-def told_errors(stopped: str = "Nothing was written.") -> Iterator[None]:
-    """What goes wrong is told in one line, with an exit status that a script can rely on.
-
-    Args:
-        stopped: What to say after Ctrl-C.
-    """
-    try:
-        yield
-    except (Exception, KeyboardInterrupt) as error:
-        if _is_stop(error):
-            tell(f"stopped. {stopped}")
-            raise typer.Exit(130) from None
-        if not isinstance(error, ValueError | OSError | RuntimeError | MemoryError):
-            raise
-        tell(str(error) or type(error).__name__, "error", "red")
-        raise typer.Exit(2 if isinstance(error, ValueError) else 1) from error
-
-
-def _is_stop(error: BaseException | None) -> bool:
-    """True for Ctrl-C, and for an error that it led to: a file cut off in writing has one of its own."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error is not None
 
 
 def read_settings(
@@ -127,6 +93,17 @@ def read_told(source: Path, settings: ReadSettings) -> LabelledData:
     return data
 
 
+def no_device(device: str) -> str:
+    """Why a device cannot be used."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return "there is no such device"
+    if not torch.cuda.is_available():
+        return "no GPU was found"
+    return f"{torch.cuda.device_count()} GPU was found" if torch.cuda.device_count() == 1 else "there is no such GPU"
+
+
 def check_device(device: str | None) -> None:
     """Raise ``InputError`` where nothing can be computed on a device; by default there is always one."""
     import torch
@@ -136,8 +113,9 @@ def check_device(device: str | None) -> None:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        found = str(error).splitlines()[0]
-        raise InputError(f"`--device` must be a device of this machine, got {device!r}: {found}") from error
+        raise InputError(
+            f"`--device` must be a device of this machine, got {device!r}: {no_device(device)}."
+        ) from error
 
 
 def _print_version(asked: bool) -> bool:
@@ -154,6 +132,7 @@ def about(
     ] = False,
 ) -> None:
     """Find wrong labels in one training, look at them, correct them; shrink what is left to a small set."""
+    open_streams()
 
 
 @app.command()
@@ -214,6 +193,7 @@ def scan(
             device=device,
         )
         read = read_settings(label, image, row_id, image_size, follow_links, channels, alike)
+        check_device(device)
         folder = ScanFolder(out)
         folder.results.check_places([path], replacing=resume or overwrite)
         data = read_told(path, read)
@@ -229,15 +209,15 @@ def _tell(result: Scan, out: Path) -> None:
     verdict, data = result.verdict, result.data
     for doubt in result.doubts:
         tell(doubt, "doubt")
-    table = Table(title="Most suspect", title_justify="left")
-    for name in ("id", "given", "suggested", "wrong with probability"):
-        table.add_column(name, justify="right" if name.startswith("wrong") else "left", overflow="fold")
     columns = ["id", "given_label", "suggested_label", "wrong_probability"]
-    for name, given, suggested, wrong in result.table.query("is_suspect").head(5)[columns].to_numpy():
-        texts = (str(name), data.class_names[given], data.class_names[suggested])
-        table.add_row(*map(escape, texts), f"{wrong:.3f}")
-    if table.row_count:
-        console.print(table)
+    worst = [
+        [str(name), data.class_names[given], data.class_names[suggested], f"{wrong:.3f}"]
+        for name, given, suggested, wrong in result.table.query("is_suspect").head(5)[columns].to_numpy()
+    ]
+    if worst:
+        tell_table("Most suspect", ["id", "given", "suggested", "wrong with probability"], worst, right=1)
+    for text in _cautions(result):
+        tell(text, "note")
     tell(f"Open {out / 'report.html'} to look through them.")
     low, high = verdict.noise_rate_interval or (verdict.noise_rate, verdict.noise_rate)
     suspects, doubts = int(result.suspect_mask.sum()), len(result.doubts)
@@ -245,7 +225,27 @@ def _tell(result: Scan, out: Path) -> None:
     if result.settings.noise_rate is not None:
         rate = f"noise rate {verdict.noise_rate:.3f} as given ({low:.3f} to {high:.3f} estimated)"
     told = "" if not doubts else "1 doubt above; " if doubts == 1 else f"{doubts} doubts above; "
-    typer.echo(f"{suspects} suspects of {len(data)} rows; {rate}; {told}{out}")
+    say(f"{suspects} suspects of {len(data)} rows; {rate}; {told}{out}")
+
+
+def _cautions(result: Scan) -> list[str]:
+    """What to keep in mind with the counts: classes of which most rows are suspects, and few images to learn from."""
+    data, suspects = result.data, result.suspect_mask
+    rows = np.bincount(data.labels, minlength=len(data.class_names))
+    flagged = np.bincount(data.labels[suspects], minlength=len(data.class_names))
+    most = [
+        f"{flagged[number]:,} of {rows[number]:,} rows of class {data.class_names[number]!r}"
+        for number in np.flatnonzero(2 * flagged > rows)
+    ]
+    found = []
+    if most:
+        more = f", and most of {len(most) - 5} more classes" if len(most) > 5 else ""
+        found.append(f"Suspects are {', '.join(most[:5])}{more}: which labels are wrong is then a matter of names.")
+    if data.has_images and len(data) < FEW_IMAGES:
+        found.append(
+            f"There are only {len(data):,} images: of under {FEW_IMAGES:,} a network learns little, so look closely."
+        )
+    return found
 
 
 @app.command()
@@ -263,7 +263,7 @@ def apply(
     """Write the labels of all rows with the decisions carried out."""
     from lossbuf.results import Kind, ResultFolder
     from lossbuf.safe_csv import write_csv
-    from lossbuf.scan.decisions import corrected_labels
+    from lossbuf.scan.decisions import corrected_labels, n_undecided
 
     with told_errors():
         if out.name in ("", "..") or out.name.startswith(".lossbuf."):
@@ -276,4 +276,8 @@ def apply(
             write_csv(draft.file(out.name), labels)
             results.commit(draft)
         changed = int(np.sum(labels["label"].to_numpy() != labels["given_label"].to_numpy()))
-        typer.echo(f"{len(labels)} labels, {changed} of them changed; {out}")
+        left = n_undecided(scan, decisions)
+        what = {"keep": "keep their label", "drop": "are dropped", "relabel": "get the suggested label"}[undecided]
+        if left:
+            tell(f"{left:,} suspects without a decision {what} (`--undecided` decides).", "note")
+        say(f"{len(labels)} labels, {changed} of them changed; {out}")

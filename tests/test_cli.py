@@ -16,8 +16,9 @@ from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
 import lossbuf
-from lossbuf.cli import app, told_errors
+from lossbuf.cli import app
 from lossbuf.safe_csv import read_csv, write_csv
+from lossbuf.terminal import told_errors
 
 FAST = ["--epochs", "6", "--batch-size", "32", "--device", "cpu"]
 
@@ -117,11 +118,11 @@ def test_decisions_are_applied(scanned, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere"], "must be a folder or a file, got nothing there"),
-        (["data", "--network", "no"], "`network` must be one of"),
-        (["data", "--noise-rate", "0.1", "--top", "3"], "`top` must be left out where `noise_rate` is given"),
+        (["nowhere"], "there is no such file or folder"),
+        (["data", "--network", "no"], "`--network` must be one of"),
+        (["data", "--noise-rate", "0.1", "--top", "3"], "`--top` must be left out where `--noise-rate` is given"),
         (["data", "--label", "no"], "must have an array 'no', got x, y"),
-        (["data", "--top", "500"], "`top` must be at most 400"),
+        (["data", "--top", "500"], "`--top` must be at most 400"),
         (["data", "--epochs", "0"], "Invalid value for '--epochs'"),
         (["data", "--planted", "0.5"], "Invalid value for '--planted'"),
     ],

@@ -25,7 +25,7 @@ def read_labelled(path: str | os.PathLike[str], settings: ReadSettings | None = 
     if path.is_dir():
         return read_folder(path, settings)
     if not path.is_file():
-        raise InputError(f"{path} must be a folder or a file, got nothing there.")
+        raise InputError(f"{path} must be a folder or a file: there is no such file or folder.")
     if path.suffix.lower() in TABLES:
         return read_table(path, settings)
     if path.suffix.lower() == ".npz":

@@ -63,6 +63,12 @@ def corrected_labels(
     return pd.DataFrame(rows, columns=pd.Index(columns)).drop(columns="row")
 
 
+def n_undecided(scan: str | os.PathLike[str], decisions: str | os.PathLike[str] | None = None) -> int:
+    """Suspects of a finished scan without a decision, of files that :func:`corrected_labels` takes."""
+    issues = _read(ScanFolder(scan).issues, _OF_ISSUES)
+    return len(issues) - (0 if decisions is None else len(_read(decisions, _COLUMNS)))
+
+
 def _read(path: str | os.PathLike[str], columns: tuple[str, ...]) -> pd.DataFrame:
     try:
         table = read_csv(path)

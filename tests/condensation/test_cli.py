@@ -149,12 +149,12 @@ def test_a_stopped_run_goes_on_with_the_same_bits(archive, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["coreset", "--method", "no"], "`method` must be one of random"),
-        (["coreset", "--ipc", "2", "--size", "3"], "`size` must be left out where `ipc` is given"),
-        (["coreset", "--size", "1.5"], "`size` must be a share below 1 or a whole number of rows, got 1.5"),
-        (["coreset", "--size", "0"], "`size` must be a share below 1"),
-        (["coreset", "--size", "inf"], "`size` must be a share below 1"),
-        (["condense", "--method", "no"], "`method` must be one of dm"),
+        (["coreset", "--method", "no"], "`--method` must be one of random"),
+        (["coreset", "--ipc", "2", "--size", "3"], "`--size` must be left out where `--ipc` is given"),
+        (["coreset", "--size", "1.5"], "`--size` must be a share below 1 or a whole number of rows, got 1.5"),
+        (["coreset", "--size", "0"], "`--size` must be a share below 1"),
+        (["coreset", "--size", "inf"], "`--size` must be a share below 1"),
+        (["condense", "--method", "no"], "`--method` must be one of dm"),
         (["condense", "--lr", "-1", "--iterations", "1"], "lr"),
     ],
 )

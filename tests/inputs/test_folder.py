@@ -200,7 +200,7 @@ def test_bad_folders_are_refused(tmp_path):
     save(tmp_path / "dog" / "a.png")
     with pytest.raises(InputError, match="got 2 rows of 2 classes"):
         read_labelled(tmp_path)
-    with pytest.raises(InputError, match="got nothing there"):
+    with pytest.raises(InputError, match="there is no such file or folder"):
         read_labelled(tmp_path / "nowhere")
     (tmp_path / "x.bin").touch()
     with pytest.raises(InputError, match="must be a folder of images or a file ending in"):

@@ -151,7 +151,7 @@ def test_a_source_that_changed_is_told(finished, tmp_path):
     with pytest.raises(InputError, match="must be as it was when"):
         load_scan(tmp_path)
     (tmp_path / "scan.json").write_text(json.dumps(about | {"source": str(tmp_path / "gone")}))
-    with pytest.raises(InputError, match="got nothing there"):
+    with pytest.raises(InputError, match="there is no such file or folder"):
         load_scan(tmp_path)
     for wrong in ({"read": {"no": 1}}, {"settings": {"epochs": 0}}, {"settings": None}, {"source": None}):
         (tmp_path / "scan.json").write_text(json.dumps(about | wrong))
