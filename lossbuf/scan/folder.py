@@ -14,9 +14,10 @@ from typing import Any
 
 from lossbuf.files import restoring, size_of, write_whole
 from lossbuf.inputs import InputError, LabelledData, ReadSettings, read_labelled
+from lossbuf.inputs.names import listed
 from lossbuf.results import Draft, Kind, ResultFolder
 from lossbuf.results.draft import new_draft
-from lossbuf.safe_csv import write_csv
+from lossbuf.safe_csv import read_csv, write_csv
 from lossbuf.scan.run import Scan, ScanSettings, scan
 from lossbuf.scan.tables import clean_table, issues_table, summary
 
@@ -116,7 +117,7 @@ class ScanFolder:
         if (there or unfinished) and not (overwrite or resume):
             state = "a finished scan" if there else "an unfinished scan"
             raise InputError(f"{self.path} holds {state}: `--resume` goes on from it, `--overwrite` starts anew.")
-        earlier = self._earlier(unfinished, about) if resume and not overwrite else None
+        earlier = self._earlier(unfinished, about, data) if resume and not overwrite else None
         self.path.mkdir(parents=True, exist_ok=True)
         self._draft = earlier if isinstance(earlier, Draft) else new_draft(self.path, SCAN, {})
         write_whole(self._draft.file(self.about.name), lambda file: file.write(_json(about)))
@@ -124,7 +125,7 @@ class ScanFolder:
             with earlier.open("rb") as file:
                 write_whole(self.state, partial(shutil.copyfileobj, file))
 
-    def _earlier(self, unfinished: list[Draft], about: dict[str, Any]) -> Draft | Path | None:
+    def _earlier(self, unfinished: list[Draft], about: dict[str, Any], data: LabelledData) -> Draft | Path | None:
         """The unfinished scan, or the state of the finished one, to go on from; ``None`` where there is none."""
         refused: list[InputError] = []
         for draft in unfinished:
@@ -137,7 +138,7 @@ class ScanFolder:
                 refused.append(error)
         if self.is_finished:
             try:
-                self._check_same(self.read_about(), about)
+                self._check_same(self.read_about(), about, data)
                 return self.path / "scan.pt"
             except InputError as error:
                 refused.append(error)
@@ -158,10 +159,11 @@ class ScanFolder:
             rule = "must hold a finished scan: `lossbuf scan ... --resume` goes on with it" if unfinished else ""
             raise InputError(f"{self.path} {rule or f'must hold a scan, got no {self.about.name} in it'}.") from None
 
-    def _check_same(self, earlier: dict[str, Any], now: dict[str, Any]) -> None:
+    def _check_same(self, earlier: dict[str, Any], now: dict[str, Any], data: LabelledData | None = None) -> None:
         if earlier.get("fingerprint") != now["fingerprint"]:
+            changed = "" if data is None else f" ({changes_since(self, data)})"
             raise InputError(
-                f"{self.path} holds a scan of other rows, or they changed since: `--overwrite` starts anew."
+                f"{self.path} holds a scan of other rows, or they changed since{changed}: `--overwrite` starts anew."
             )
         was = earlier.get("settings")
         was = was if isinstance(was, dict) else {}
@@ -239,9 +241,36 @@ def load_scan(path: str | os.PathLike[str]) -> Scan:
     except (InputError, FileNotFoundError) as error:
         raise InputError(f"What {folder.path} was made of must be there as it was: {error}") from error
     if data.fingerprint() != about.get("fingerprint"):
-        raise InputError(f"{source} must be as it was when {folder.path} was written, got other rows: scan it again.")
+        rule = f"must be as it was when {folder.path} was written"
+        raise InputError(f"{source} {rule}, got {changes_since(folder, data)}: scan it again.")
     with restoring(folder.path):
         return scan(data, settings, checkpoint=folder.state)
+
+
+def changes_since(folder: ScanFolder, data: LabelledData) -> str:
+    """In words, how the rows differ from those of a finished scan: which are new, gone or have another label.
+
+    Args:
+        folder: With the scan.
+        data: As they are now.
+    """
+    try:
+        tables = [read_csv(folder.issues).rename(columns={"given_label": "label"}), read_csv(folder.clean)]
+        before = dict(pair for table in tables for pair in zip(table["id"], table["label"], strict=True))
+    except (ValueError, OSError, KeyError):  # the results are not whole
+        return "other rows"
+    now = {name: data.class_names[label] for name, label in zip(data.ids, data.labels, strict=True)}
+    found = [
+        ("new", [name for name in now if name not in before]),
+        ("missing", [name for name in before if name not in now]),
+        ("with another label", [name for name in now if name in before and now[name] != before[name]]),
+    ]
+    told = [
+        f"{len(names):,} {'row' if len(names) == 1 else 'rows'} {what}: {listed(names, 3)}"
+        for what, names in found
+        if names
+    ]
+    return "; ".join(told) or "rows with another content"
 
 
 def _json(content: dict[str, Any]) -> bytes:

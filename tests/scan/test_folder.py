@@ -159,6 +159,32 @@ def test_a_source_that_changed_is_told(finished, tmp_path):
             load_scan(tmp_path)
 
 
+def changed(root, name):
+    first, other = (sorted((root / f"digit {number}").iterdir())[0] for number in (0, 1))
+    if name == "new":
+        shutil.copy(first, first.with_name("more.png"))
+        return r"got 1 row new: digit 0/more\.png: scan it again"
+    if name == "gone":
+        first.unlink()
+        return rf"got 1 row missing: digit 0/{first.name}: scan"
+    if name == "moved":
+        first.rename(other.with_name("moved.png"))
+        return rf"got 1 row new: digit 1/moved\.png; 1 row missing: digit 0/{first.name}: scan"
+    shutil.copy(other, first)
+    return "got rows with another content: scan"
+
+
+@pytest.mark.parametrize("name", ["new", "gone", "moved", "replaced"])
+def test_what_changed_is_named(finished, digits_folder, tmp_path, name):
+    folder = ScanFolder(shutil.copytree(finished[0].path, tmp_path / "scan"))
+    root = shutil.copytree(digits_folder[0], tmp_path / "photos")
+    about = json.loads(folder.about.read_text())
+    folder.about.write_text(json.dumps(about | {"source": str(root)}))
+    said = changed(root, name)
+    with pytest.raises(InputError, match=said):
+        load_scan(folder.path)
+
+
 def test_a_damaged_state_is_refused(finished, tmp_path):
     folder, _ = finished
     shutil.copytree(folder.path, tmp_path, dirs_exist_ok=True)
