@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import numbers
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ _GLANCE = 2000
 """So many texts are looked at before all are."""
 
 _ISO = r"\s*\d{4}-\d{2}-\d{2}([ T]\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*(Z|UTC|[+-]\d{2}:?\d{2})?)?\s*"
+_DAY_OR_MONTH = r"\s*\d{1,2}[./-]\d{1,2}[./-]\d{4}(\s+\d{1,2}:\d{2}(:\d{2})?)?\s*"
 _DAY = 86_400.0
 
 
@@ -205,6 +207,8 @@ def _of_texts(cells: list[Any], decimal_comma: bool) -> Features:
         dates = pd.to_datetime(pd.Series(texts, dtype=object), format="ISO8601", errors="coerce", utc=True)
         if dates.notna().mean() >= 0.5:
             return _of_dates(dates)
+    if told and pd.Series(told, dtype=object).str.fullmatch(_DAY_OR_MONTH).mean() >= NEARLY_ALL:
+        return _of_written_dates(texts)
     kinds = len(set(texts))
     if kinds > min(MOST_CATEGORIES, max(2, len(texts) // 2)):
         note = ", half or more of which are numbers" if glance.share >= 0.5 else ""
@@ -216,6 +220,22 @@ def _of_texts(cells: list[Any], decimal_comma: bool) -> Features:
         "they are read as categories: leave out or replace what is not a number"
     )
     return Features(categories=texts, note=note)
+
+
+def _of_written_dates(texts: list[str]) -> Features:
+    """Dates with the year at the end: which part is the day, one of over 12 says, and points between the parts do."""
+    parts = [re.split(r"[./-]", text.strip())[:2] for text in texts if re.fullmatch(_DAY_OR_MONTH, text)]
+    first, second = (max(int(part[place]) for part in parts) for place in (0, 1))
+    day_first = first > 12 or (second <= 12 and all("." in text for text in texts if text.strip()))
+    if (first > 12 and second > 12) or (first <= 12 and second <= 12 and not day_first):
+        return Features(reason="dates whose day and month cannot be told apart: write them as 2021-03-31")
+    plain = pd.Series(texts, dtype=object).str.strip().str.replace(r"[./]", "-", regex=True)
+    clock = plain.str.contains(":")
+    form = "%d-%m-%Y" if day_first else "%m-%d-%Y"
+    dates = pd.to_datetime(plain.where(~clock), format=form, errors="coerce", utc=True)
+    for more in (f"{form} %H:%M", f"{form} %H:%M:%S"):
+        dates = dates.fillna(pd.to_datetime(plain.where(clock), format=more, errors="coerce", utc=True))
+    return _of_dates(dates)
 
 
 def _how_numbers_were_read(found: Any) -> str:

@@ -164,6 +164,9 @@ def labelled(
         )
     number = {name: place for place, name in enumerate(order)}
     labels = np.array([number[name] for name in names], dtype=np.int64)
+    if "-1" in counts and all(name.isdecimal() for name in counts if name != "-1"):
+        text = "Class '-1' is taken for a class like any other: leave these rows out if it stands for no label."
+        notes = [*notes, text]
     few = [name for name in order if counts[name] < 5]
     if few:
         shown = ", ".join(repr(name) for name in few[:5]) + (", ..." if len(few) > 5 else "")

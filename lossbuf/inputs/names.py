@@ -87,7 +87,9 @@ def asked_for(where: str, asked: str, names: Collection[str], what: str, option:
 def closest(wanted: Sequence[str], names: Collection[str], most: int = 2) -> list[str]:
     """The names that are spelled most like one of those wanted, at most so many."""
     scored = [
-        (max(difflib.SequenceMatcher(None, key(name), key(other)).ratio() for other in wanted), name) for name in names
+        (max(difflib.SequenceMatcher(None, key(name), key(other)).ratio() for other in wanted), name)
+        for name in names
+        if len(key(name)) > 2 or key(name) in map(key, wanted)  # a single letter is like many
     ]
     return [name for score, name in sorted(scored, key=lambda pair: -pair[0])[:most] if score >= 0.6]
 

@@ -186,3 +186,68 @@ def test_the_label_may_not_be_the_id_or_the_image(tmp_path):
     for option, settings_of in (("--id", {"row_id": "label"}), ("--image", {"image": "label"})):
         with pytest.raises(InputError, match=f"`{option}` must be another column than that of the labels, got 'label'"):
             read_labelled(path, ReadSettings(**settings_of))
+
+
+@pytest.mark.parametrize(
+    ("texts", "days"),
+    [
+        ([f"{day:02d}.03.2021" for day in range(1, 13)], range(12)),
+        ([f"{day}.3.2021 12:00" for day in range(1, 13)], range(12)),
+        ([f"{day:02d}/03/2021" for day in range(10, 22)], range(12)),
+        ([f"03/{day:02d}/2021" for day in range(10, 22)], range(12)),
+        ([f"{day}-3-2021 00:00:00" for day in range(10, 22)], range(12)),
+    ],
+)
+def test_dates_as_people_write_them(texts, days):
+    found = read_column(pd.Series(texts))
+    assert found.numbers is not None
+    assert found.numbers[:, 0].tolist() == list(days)
+    assert "days since the earliest" in found.note
+
+
+def test_dates_that_can_be_read_in_two_ways_are_not_guessed():
+    found = read_column(pd.Series([f"03/{day:02d}/2021" for day in range(1, 12)]))
+    assert found.reason == "dates whose day and month cannot be told apart: write them as 2021-03-31"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "start", "separator"),
+    [
+        ("utf-16", "", "\t"),
+        ("utf-16", "", ","),
+        ("utf-8-sig", "sep=;\n", ";"),
+        ("utf-8", "SEP=|\r\n", "|"),
+        ("utf-16", "sep=;\n", ";"),
+    ],
+)
+def test_tables_as_spreadsheets_save_them(tmp_path, encoding, start, separator):
+    rows = ["a;b;label", *(f"{row};{row / 2};{'größe' if row % 2 else 'öl'}" for row in range(N))]
+    text = start + "\n".join(rows).replace(";", separator) + "\n"
+    path = tmp_path / "t.csv"
+    path.write_text(text, encoding=encoding, newline="")
+    data = read_labelled(path)
+    assert data.x.shape == (N, 2)
+    assert data.class_names == ("größe", "öl")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("t.xlsx", "Save the sheet as CSV"),
+        ("t.csv.gz", "Unpack it first"),
+        ("t.npy", "numpy.savez"),
+        ("t.jsonl", "read_json"),
+        ("t.pt", "numpy.savez"),
+        ("t.h5", "numpy.savez"),
+    ],
+)
+def test_other_files_are_refused_with_a_way(tmp_path, name, said):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError, match="must be a folder of images or a file ending in") as caught:
+        read_labelled(tmp_path / name)
+    assert said in str(caught.value)
+
+
+def test_labels_of_minus_one_are_told(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.eye(12), y=np.arange(12) % 3 - 1)
+    assert read_labelled(tmp_path / "a.npz").notes[0].startswith("Class '-1' is taken for a class like any other")
