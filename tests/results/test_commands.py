@@ -69,6 +69,7 @@ def arranged(template, root, earlier, mine):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("mine")
     written = {str(root / "out" / name) for name in (*COMMANDS[earlier][1].files, MARKER)} if earlier else set()
+    written |= {str(root / "found" / name) for name in (*SCAN.files, MARKER)}  # a scan may replace another one
     return {name: kept for name, kept in content(root).items() if name not in written}
 
 
