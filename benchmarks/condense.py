@@ -194,12 +194,21 @@ def run_cell(settings: Settings, how: How) -> None:
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
+def data_sets(text: str) -> list[str]:
+    """Data sets of a comma-separated text, by name, or by the path of a file that :mod:`benchmarks.data` reads."""
+    own = [part.strip() for part in text.split(",") if part.strip().endswith(".npz")]
+    named = [part for part in text.split(",") if part.strip() not in own]
+    return [*(listed("dataset", ",".join(named), DATASETS) if named else []), *own]
+
+
 @app.command(help=__doc__)
 def main(
     table: Annotated[
         str | None, typer.Option(help=f"Comma-separated, of {', '.join(TABLES)}; decides the methods.")
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help=f"Comma-separated, of {', '.join(DATASETS)}.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help=f"Comma-separated, of {', '.join(DATASETS)}, or .npz files.")
+    ] = None,
     methods: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(METHODS),
     ipc: Annotated[str, typer.Option(help="Images a class, comma-separated.")] = "1,10",
     network: Annotated[str | None, typer.Option(help=f"To learn with: {', '.join(NETWORKS)}.")] = None,
@@ -220,7 +229,7 @@ def main(
     cells: list[tuple[str, str, str]] = []
     for name in [None] if table is None else listed("table", table, TABLES):
         own_sets, own_methods = TABLES[name] if name else (("digits",), tuple(listed("methods", methods, METHODS)))
-        for each in own_sets if dataset is None else listed("dataset", dataset, DATASETS):
+        for each in own_sets if dataset is None else data_sets(dataset):
             small = {"digits": "mlp", "mnist": "lenet", "fashion-mnist": "lenet"}.get(each, "alexnet")
             for method in own_methods:
                 usual = "convnet2" if each == "digits" else "convnet3"

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from benchmarks.data import short_name
 from condensation import coresets
 from condensation.augment import DC_MNIST, Augmentation
 from condensation.condenser import Condenser
@@ -63,7 +64,7 @@ class Settings:
     @property
     def name(self) -> str:
         """Of the cell's files, without their endings."""
-        return f"{self.dataset}-{self.method}-ipc{self.ipc}-{self.network}-seed{self.seed}"
+        return f"{short_name(self.dataset)}-{self.method}-ipc{self.ipc}-{self.network}-seed{self.seed}"
 
 
 def siamese(dataset: str) -> SiameseAugmentation:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from benchmarks.coreset_report import PUBLISHED as CORESETS
 from benchmarks.coreset_report import cells, markdown
+from benchmarks.data import short_name
 from lossbuf.files import write_whole
 
 ORDER = ("random", "herding", "k-center", "forgetting", "random+", "herding+", "pca", "lda-pca", "kd", "dd", "ld", "dc",
@@ -113,7 +114,7 @@ def bars(found: list[Cell], dataset: str) -> Figure:
 
 def show(folder: Path) -> None:
     """Print the table, and save it as ``tables.md`` with a figure a data set."""
-    found = cells(folder)
+    found = [cell | {"dataset": short_name(cell["dataset"])} for cell in cells(folder)]
     if not found:
         return
     text = f"### Test accuracy, % (mean ± deviation over so many networks)\n\n{markdown(accuracy_table(found))}"

@@ -127,7 +127,7 @@ def watched(
 ) -> tuple[Run, Tensor]:
     """Train once on some rows; what is there to see, and which of them cleaning keeps (all if it is not asked for)."""
     x, given = data.x[rows], labels[rows]
-    settings = TrainSettings(epochs=EPOCHS[data.name], seed=seed, device=device)
+    settings = TrainSettings(epochs=EPOCHS.get(data.name, 20), seed=seed, device=device)
     callback = LossBufferCallback(
         given,
         data.num_classes,

@@ -51,6 +51,11 @@ def default_folder() -> Path:
     return Path(os.environ.get("LOSSBUF_DATA") or Path.home() / ".cache" / "lossbuf")
 
 
+def short_name(name: str) -> str:
+    """The name of a data set, without the folders and the ending of a file."""
+    return Path(name).stem if name.endswith(".npz") else name
+
+
 def load(name: str, folder: Path | None = None, subset: int | None = None) -> Data:
     """Load a data set.
 
@@ -80,8 +85,7 @@ def load(name: str, folder: Path | None = None, subset: int | None = None) -> Da
         x, labels = x[rows], labels[rows]
     train_x, test_x = standardised(x, test_x)
     num_classes = int(max(labels.max(), test_labels.max())) + 1
-    name = Path(name).stem if name.endswith(".npz") else name
-    return Data(name, train_x, torch.from_numpy(labels), test_x, torch.from_numpy(test_labels), num_classes)
+    return Data(short_name(name), train_x, torch.from_numpy(labels), test_x, torch.from_numpy(test_labels), num_classes)
 
 
 Parts = tuple[NDArray[Any], NDArray[np.int64], NDArray[Any], NDArray[np.int64]]

@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import pandas as pd
 import typer
 
 from lossbuf.checks import LossBufferWarning
 from lossbuf.cli import (
+    AlikeClasses,
+    Channels,
     Device,
     ImageColumn,
     Label,
@@ -25,12 +27,14 @@ from lossbuf.cli import (
     Seed,
     Size,
     app,
+    check_device,
+    read_settings,
     read_told,
-    tell,
-    told_errors,
 )
+from lossbuf.files import write_whole
 from lossbuf.inputs import InputError, LabelledData, ReadSettings
-from lossbuf.locks import alone_in
+from lossbuf.results import Kind, ResultFolder
+from lossbuf.terminal import closed_quietly, options_in, printable, say, tell, told_errors
 
 if TYPE_CHECKING:
     from condensation.artifact import CondensedSet
@@ -39,6 +43,10 @@ if TYPE_CHECKING:
 CORESETS = ("random", "herding", "k-center", "k-means", "forgetting", "gradient-norm", "craig", "crust")
 CONDENSERS = {"dm": 2000, "dsa": 200, "dc": 200}
 """Methods that learn images, and their iterations by default: a tenth or less of the published, for a start."""
+
+CORESET = Kind("coreset", ("coreset.csv", "coreset.npz", "coreset.png"))
+CONDENSED = Kind("condensation", ("condensed.npz", "condensed.png"), state="condense.pt")
+"""What the two commands leave."""
 
 Data = Annotated[Path, typer.Argument(help="Folder of a finished scan, or data as `lossbuf scan` takes them.")]
 
@@ -55,6 +63,8 @@ def coreset(
     row_id: RowId = None,
     image_size: Size = None,
     follow_links: Links = False,
+    channels: Channels = None,
+    alike: AlikeClasses = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -64,14 +74,16 @@ def coreset(
         if ipc is not None and size is not None:
             raise InputError(f"`size` must be left out where `ipc` is given, got {size:g}.")
         asked: dict[str, Any] = {"ipc": ipc or 10} if size is None else {"size": _size(size)}
-        read = ReadSettings(label=label, image=image, row_id=row_id, image_size=image_size, follow_links=follow_links)
-        _check_outside(path, out)
-        with alone_in(out):
-            files = _files(out, ("coreset.csv", "coreset.npz", "coreset.png"), overwrite)
-            data, chosen, made = _made(path, read, _coreset(method, asked), seed)
-            _save(made, data, files[1], files[2])
-            _write_rows(files[0], data, made, chosen)
-        typer.echo(f"{len(made)} rows of {len(chosen.kept_indices_)}; {out}")
+        read = read_settings(label, image, row_id, image_size, follow_links, channels, alike)
+        results = ResultFolder(out, CORESET)
+        results.check([path], overwrite=overwrite)
+        source = _read(path, read)
+        with results.draft(inputs=source.paths, overwrite=overwrite) as draft:
+            chosen, made = _made(source, _coreset(method, asked), seed)
+            _save(made, source.data, draft.file("coreset.npz"), draft.file("coreset.png"))
+            _write_rows(draft.file("coreset.csv"), source.data, made, chosen)
+            results.commit(draft)
+        say(f"{len(made)} rows of {len(chosen.kept_indices_)}; {out}")
 
 
 @app.command()
@@ -88,6 +100,8 @@ def condense(
     row_id: RowId = None,
     image_size: Size = None,
     follow_links: Links = False,
+    channels: Channels = None,
+    alike: AlikeClasses = None,
     device: Device = None,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
@@ -96,45 +110,71 @@ def condense(
     """Learn a few images that train as well as all: from a scan's clean rows, or from data taken as they are."""
     with told_errors("What was learned is kept, at most 10 seconds of it lost: the same with --resume goes on."):
         _check_one_of("method", method, tuple(CONDENSERS))
-        read = ReadSettings(label=label, image=image, row_id=row_id, image_size=image_size, follow_links=follow_links)
-        names = ("condensed.npz", "condensed.png", "condense.pt")
-        _check_outside(path, out)
+        read = read_settings(label, image, row_id, image_size, follow_links, channels, alike)
         settings: dict[str, Any] = {"ipc": ipc, "iterations": iterations or CONDENSERS[method], "device": device}
         settings |= {"progress": True} | ({} if lr is None else {"lr": lr})
         make = _condenser(method, settings, soft_labels)
-        with alone_in(out):
-            files = _files(out, names, overwrite, resume)
-            checkpoint = None if soft_labels else files[2]
-            data, pipeline, made = _made(path, read, make, seed, checkpoint)
-            _save(made, data, files[0], files[1])
-            files[2].unlink(missing_ok=True)
-        typer.echo(f"{len(made)} images learned from {len(pipeline.kept_indices_)}; {out}")
+        results = ResultFolder(out, CONDENSED)
+        results.check([path], overwrite=overwrite, resume=resume)
+        check_device(device)
+        source = _read(path, read)
+        if not source.data.has_images:
+            shape = source.data.x.shape[1:]
+            raise InputError(
+                f"`condense` learns images, got rows of {shape[0]} features: `lossbuf coreset` takes them."
+            )
+        asked = {"method": method, "ipc": ipc, "lr": lr, "soft_labels": soft_labels, "seed": seed}
+        asked["fingerprint"] = source.data.fingerprint()
+        with results.draft(asked, inputs=source.paths, overwrite=overwrite, resume=resume) as draft:
+            pipeline, made = _made(source, make, seed, None if soft_labels else draft.state)
+            _save(made, source.data, draft.file("condensed.npz"), draft.file("condensed.png"))
+            results.commit(draft)
+        say(f"{len(made)} images learned from {len(pipeline.kept_indices_)}; {out}")
+
+
+class _Source(NamedTuple):
+    """What is to be shrunk.
+
+    Attributes:
+        data: Samples and labels.
+        cleaner: Keeps the rows that a scan found clean; ``None`` where all are taken.
+        paths: The files and folders that were read.
+    """
+
+    data: LabelledData
+    cleaner: Any
+    paths: list[Path]
+
+
+def _read(path: Path, read: ReadSettings) -> _Source:
+    """A finished scan with the data that it was made of, or data as they are."""
+    from lossbuf.scan import ScanFolder, load_scan
+
+    folder = ScanFolder(path)
+    folder.results.settle()
+    if not folder.about.is_file():
+        data = read_told(path, read)
+        tell("labels are taken as they are: scan first to leave wrong ones out.", "note")
+        return _Source(data, None, [path])
+    from sklearn.frozen import FrozenEstimator
+
+    scan = load_scan(path)
+    kept = int((~scan.suspect_mask).sum())
+    tell(f"{kept:,} clean rows of {len(scan.data):,}")
+    return _Source(scan.data, FrozenEstimator(scan.selector()), [path, Path(folder.read_about()["source"])])
 
 
 def _made(
-    path: Path, read: ReadSettings, make: Callable[[], Any], seed: int, checkpoint: Path | None = None
-) -> tuple[LabelledData, Any, CondensedSet]:
-    """The data, the fitted pipeline and the set that it made."""
+    source: _Source, make: Callable[[], Any], seed: int, checkpoint: Path | None = None
+) -> tuple[CleanAndCondense, CondensedSet]:
+    """The fitted pipeline and the set that it made."""
     from condensation.pipeline import CleanAndCondense
-    from lossbuf.scan import ScanFolder, load_scan
 
-    cleaner = None
-    if ScanFolder(path).about.is_file():
-        from sklearn.frozen import FrozenEstimator
-
-        scan = load_scan(path)
-        data = scan.data
-        cleaner = FrozenEstimator(scan.selector())
-        kept = int((~scan.suspect_mask).sum())
-        tell(f"{kept:,} clean rows of {len(data):,}")
-    else:
-        data = read_told(path, read)
-        tell("labels are taken as they are: scan first to leave wrong ones out.", "note")
-    pipeline: CleanAndCondense = CleanAndCondense(cleaner=cleaner, condenser=make(), random_state=seed)
+    data = source.data
+    pipeline: CleanAndCondense = CleanAndCondense(cleaner=source.cleaner, condenser=make(), random_state=seed)
     with _told_warnings(data.class_names):
         pipeline.fit(data.x, data.labels, checkpoint=checkpoint)
-    made = replace(pipeline.condensed_set(), class_names=data.class_names)
-    return data, pipeline, made
+    return pipeline, replace(pipeline.condensed_set(), class_names=tuple(map(printable, data.class_names)))
 
 
 @contextmanager
@@ -145,7 +185,8 @@ def _told_warnings(class_names: Sequence[str]) -> Iterator[None]:
         yield
     for record in records:
         if issubclass(record.category, LossBufferWarning):
-            tell(re.sub(r"\b(\d+) has", lambda match: f"{class_names[int(match[1])]} has", str(record.message)), "note")
+            named = re.sub(r"\b(\d+) has", lambda match: f"{class_names[int(match[1])]} has", str(record.message))
+            tell(options_in(named), "note")
         else:
             warnings.warn_explicit(record.message, record.category, record.filename, record.lineno)
 
@@ -187,7 +228,8 @@ def _condenser(method: str, settings: dict[str, Any], soft_labels: bool) -> Call
 def _save(made: CondensedSet, data: LabelledData, path: Path, picture: Path) -> None:
     made.save(path)
     if data.has_images and data.x.shape[1] in (1, 3):
-        made.save_images(picture)
+        figure = made.figure(None)  # with the names of the classes
+        write_whole(picture, lambda file: figure.savefig(file, format="png", dpi=150))
 
 
 def _write_rows(path: Path, data: LabelledData, made: CondensedSet, pipeline: CleanAndCondense) -> None:
@@ -215,25 +257,7 @@ def _size(size: float) -> int | float:
     return size if size < 1 else int(size)
 
 
-def _check_outside(path: Path, out: Path) -> None:
-    """Refuse a folder for results that would be read as a part of the source."""
-    if path.is_dir() and not (path / "scan.json").is_file() and out.resolve().is_relative_to(path.resolve()):
-        raise InputError(f"`out` must lie outside the folder of images, got {out}.")
-
-
-def _files(out: Path, names: tuple[str, ...], overwrite: bool, resume: bool = False) -> list[Path]:
-    """The files to write; refused where they are there."""
-    files = [out / name for name in names]
-    there = [file for file in files if file.exists()]
-    if there and overwrite:
-        for file in there:
-            file.unlink()
-    elif there and not (resume and files[-1] in there):  # a finished run has no checkpoint to go on from
-        mend = ", `--resume` goes on" if len(names) > 2 and there == [files[2]] and names[2].endswith(".pt") else ""
-        raise InputError(f"{out} holds {there[0].name} already: `--overwrite` replaces it{mend}.")
-    return files
-
-
 def main() -> None:
     """Run the command."""
-    app()
+    with closed_quietly():
+        app()

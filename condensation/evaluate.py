@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from condensation.artifact_parts import as_tensor
 from condensation.augment import Augmentation
 from condensation.ensemble import Ensemble, stackable
-from condensation.evaluation_data import EvaluationData, checked
+from condensation.evaluation_data import EvaluationData, checked, numbered
 from condensation.shared_graph import SharedGraph
 from lossbuf import architectures, checks
 from lossbuf.training import predict, seeded
@@ -132,7 +132,8 @@ def evaluate(
     Args:
         x: Samples to train on, standardised as ``test_x`` is, shape ``(n_samples, ...)``; a tensor or an array, like
             all below. Float64 trains in float64, all else in float32.
-        labels: Classes, shape ``(n_samples,)``, or the probability of every class, rows that sum to 1.
+        labels: Classes, numbers or names, shape ``(n_samples,)``; or the probability of every class, rows that sum
+            to 1.
         test_x: Samples to test on, shape ``(n_test, ...)``.
         test_labels: Their classes, shape ``(n_test,)``.
         network: Makes the networks, see :mod:`lossbuf.architectures`; by default
@@ -177,6 +178,7 @@ def evaluate(
     """
     start = time.perf_counter()
     checks.gradients("evaluate")
+    labels, test_labels = numbered(labels, test_labels)
     x, labels, test_x, test_labels = (as_tensor(part) for part in (x, labels, test_x, test_labels))
     weights = None if weights is None else as_tensor(weights)
     if augment is not None and not callable(augment):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lossbuf import checks
+from lossbuf.conversion import as_array
 
 
 class EvaluationData(NamedTuple):
@@ -28,6 +31,31 @@ class EvaluationData(NamedTuple):
     test_x: Tensor
     test_labels: Tensor
     num_classes: int
+
+
+def numbered(labels: Any, test_labels: Any) -> tuple[Any, Any]:
+    """Names of classes as numbers, those of both sets together in sorted order; other labels as they are.
+
+    Raises:
+        ValueError: If names are beside numbers or probabilities, which do not say what class each stands for.
+    """
+    parts = {"labels": labels, "test_labels": test_labels}
+    found = {name: as_array(part) for name, part in parts.items() if not isinstance(part, Tensor)}
+    named = {name for name, array in found.items() if array.dtype.kind in "US" or _holds_texts(array)}
+    if not named:
+        return labels, test_labels
+    if len(named) < 2:
+        other = ({*parts} - named).pop()
+        rule = f"must hold names of classes as `{named.pop()}` does"
+        raise ValueError(checks.problem(other, rule, "numbers", "Give both as names, or both as numbers."))
+    texts = [array.astype(str) for array in found.values()]
+    classes = np.unique(np.concatenate(texts))
+    first, second = (np.searchsorted(classes, part) for part in texts)
+    return first, second
+
+
+def _holds_texts(array: NDArray[Any]) -> bool:
+    return array.dtype == object and array.ndim == 1 and all(isinstance(value, str) for value in array)
 
 
 def checked(

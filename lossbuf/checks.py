@@ -6,10 +6,13 @@ import importlib.util
 import math
 import numbers
 from collections.abc import Collection
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from lossbuf.conversion import as_array, first_other
+from lossbuf.layout import FEW_CHANNELS, channel_layout
 
 _LINE = 600
 _FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
@@ -134,7 +137,8 @@ def class_labels(name: str, labels: object, num_classes: int | None = None) -> T
 
     Args:
         name: Name of the argument, for the message.
-        labels: Integer labels, shape ``(n_samples,)``; a tensor, array or sequence.
+        labels: Integer labels, shape ``(n_samples,)``; a tensor, array, series or sequence, which is read by position,
+            of integers of any width and byte order, or of objects that are integers.
         num_classes: Number of classes; ``None`` leaves the upper end open.
 
     Returns:
@@ -143,18 +147,11 @@ def class_labels(name: str, labels: object, num_classes: int | None = None) -> T
     Raises:
         ValueError: If they are not one-dimensional, not integers, empty, or out of range.
     """
-    try:
-        by_position: Any = getattr(labels, "to_numpy", None)  # pandas would go by its index
-        tensor = torch.as_tensor(labels if by_position is None else by_position().copy())
-    except (TypeError, ValueError, RuntimeError) as error:
-        mend = "Encode other labels first, for example with sklearn.preprocessing.LabelEncoder."
-        raise ValueError(problem(name, "must be integers", type(labels).__name__, mend)) from error
+    tensor = labels if isinstance(labels, Tensor) and labels.dtype in _INTEGERS else _integers(name, labels)
     if tensor.ndim != 1:
         raise ValueError(problem(name, "must have shape (n_samples,)", f"shape {tuple(tensor.shape)}"))
     if tensor.numel() == 0:
         raise ValueError(problem(name, "must hold at least one label", "none"))
-    if tensor.dtype not in _INTEGERS:
-        raise ValueError(problem(name, "must be integers", f"dtype {tensor.dtype}"))
     tensor = tensor.detach().to("cpu", torch.int64)
     wrong = tensor < 0
     if num_classes is not None:
@@ -164,6 +161,38 @@ def class_labels(name: str, labels: object, num_classes: int | None = None) -> T
         rule = "must lie in [0, num_classes)" if num_classes is None else f"must lie in [0, {num_classes})"
         raise ValueError(problem(name, rule, f"{int(tensor[row])} at row {row}"))
     return tensor
+
+
+def _integers(name: str, labels: object) -> Tensor:
+    """Labels of any container as a tensor of integers."""
+    mend = "Encode other labels first, for example with sklearn.preprocessing.LabelEncoder."
+    try:
+        array = as_array(labels)
+    except TypeError as error:
+        raise ValueError(problem(name, "must be integers", error, mend)) from error
+    if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind in "biuf":
+        found = f"shape {array.shape}, as of one-hot labels or probabilities"
+        advice = f"Give the class of every row: {name}.argmax(1)."
+        raise ValueError(problem(name, "must have shape (n_samples,)", found, advice))
+    if array.ndim != 1:
+        raise ValueError(problem(name, "must have shape (n_samples,)", f"shape {array.shape}"))
+    if not array.size:
+        raise ValueError(problem(name, "must hold at least one label", "none"))
+    if array.dtype.kind not in "iu":
+        found = labels.dtype if isinstance(labels, Tensor) else array.dtype
+        if array.dtype.kind not in "bf":
+            raise ValueError(
+                problem(name, "must be integers", f"{type(labels).__name__} with {first_other(array)}", mend)
+            )
+        broken = np.flatnonzero(~np.isfinite(array) | (array != np.floor(array))) if array.dtype.kind == "f" else []
+        if len(broken):
+            found = f"dtype {found} with {array[broken[0]]:g} at row {broken[0]}"
+            raise ValueError(problem(name, "must be integers", found, mend))
+        advice = "Give them as integers, for example by astype(int)."
+        raise ValueError(problem(name, "must be integers", f"dtype {found}", advice))
+    if array.dtype == np.uint64 and int(array.max()) >= 2**63:
+        raise ValueError(problem(name, "must lie below 2**63", f"{array.max()} at row {array.argmax()}"))
+    return torch.from_numpy(array.astype(np.int64, copy=False))
 
 
 def batch_vector(name: str, vector: Tensor, like: Tensor) -> None:
@@ -216,7 +245,7 @@ def looked_up(name: str, values: Tensor, index: Tensor) -> Tensor:
 
 
 def channels_first(name: str, shape: tuple[int, ...]) -> None:
-    """Raise ``ValueError`` where a shape of four axes is that of images with the channels last."""
-    if len(shape) == 4 and shape[-1] in (1, 3) and shape[1] not in (1, 3):
+    """Raise ``ValueError`` where a shape of four axes is that of images with at most four channels, and these last."""
+    if len(shape) == 4 and shape[-1] <= FEW_CHANNELS and channel_layout(shape) == "last":
         mend = f"Move the channels: np.moveaxis({name}, -1, 1)."
         raise ValueError(problem(name, "must be (n_samples, channels, height, width)", f"shape {shape}", mend))

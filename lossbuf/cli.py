@@ -7,19 +7,15 @@ to standard error.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 import lossbuf
 from lossbuf.inputs import InputError, LabelledData, ReadSettings, read_labelled
+from lossbuf.terminal import open_streams, say, tell, tell_table, told_errors
 
 if TYPE_CHECKING:
     from lossbuf.scan import Scan
@@ -30,7 +26,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(stderr=True, highlight=False)
+
+FEW_IMAGES = 1000
+"""With fewer images a scan says so."""
 
 Source = Annotated[Path, typer.Argument(help="Image folder (a subfolder a class), .csv, .tsv, .parquet or .npz.")]
 Label = Annotated[str | None, typer.Option(help="Column, or array, of labels (default: a usual name).")]
@@ -42,48 +40,50 @@ Size = Annotated[
     int | None, typer.Option("--image-size", min=4, help="Pixels that images are brought to (default: at most 64).")
 ]
 Links = Annotated[bool, typer.Option("--follow-links", help="Read what links out of the folder lead to.")]
+Channels = Annotated[str | None, typer.Option(help="Where images of an .npz have their channels: first or last.")]
+AlikeClasses = Annotated[
+    str | None, typer.Option("--alike", help="Classes whose names look alike: merge or keep (default: merge most).")
+]
 Device = Annotated[str | None, typer.Option(help="Where to train (default: the GPU where there is one).")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote.")]
 
 
-def tell(text: str, kind: str = "", colour: str = "yellow") -> None:
-    """Write a line to standard error, whole, however long."""
-    mark = f"[{colour}]{kind}:[/{colour}] " if kind else ""
-    console.print(mark + escape(text), soft_wrap=True)
+def read_settings(
+    label: str | None,
+    image: str | None,
+    row_id: str | None,
+    size: int | None,
+    links: bool,
+    channels: str | None,
+    alike: str | None,
+) -> ReadSettings:
+    """The options on how to read a source.
 
-
-@contextmanager
-def told_errors(stopped: str = "Nothing was written.") -> Iterator[None]:
-    """What goes wrong is told in one line, with an exit status that a script can rely on.
-
-    Args:
-        stopped: What to say after Ctrl-C.
+    Raises:
+        InputError: If one has no meaning.
     """
-    try:
-        yield
-    except (Exception, KeyboardInterrupt) as error:
-        if _is_stop(error):
-            tell(f"stopped. {stopped}")
-            raise typer.Exit(130) from None
-        if not isinstance(error, ValueError | OSError | RuntimeError | MemoryError):
-            raise
-        tell(str(error) or type(error).__name__, "error", "red")
-        raise typer.Exit(2 if isinstance(error, ValueError) else 1) from error
-
-
-def _is_stop(error: BaseException | None) -> bool:
-    """True for Ctrl-C, and for an error that it led to: a file cut off in writing has one of its own."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error is not None
+    if channels not in (None, "first", "last"):
+        raise InputError(f"`--channels` must be first or last, got {channels!r}.")
+    if alike not in (None, "merge", "keep"):
+        raise InputError(f"`--alike` must be merge or keep, got {alike!r}.")
+    return ReadSettings(
+        label=label,
+        image=image,
+        row_id=row_id,
+        image_size=size,
+        follow_links=links,
+        channels=cast("Layout | None", channels),
+        alike=cast("Alike | None", alike),
+    )
 
 
 def read_told(source: Path, settings: ReadSettings) -> LabelledData:
     """Read the source, and tell what a user should know of it."""
     data = read_labelled(source, settings)
     kind = "images" if data.has_images else "rows"
-    tell(f"{len(data):,} {kind} of {len(data.class_names):,} classes in {source}")
+    skipped = f", {len(data.skipped):,} skipped" if data.skipped else ""
+    tell(f"{len(data):,} {kind} of {len(data.class_names):,} classes in {source}{skipped}")
     for note in data.notes:
         tell(note, "note")
     for name, reason in data.skipped[:5]:
@@ -91,6 +91,31 @@ def read_told(source: Path, settings: ReadSettings) -> LabelledData:
     if len(data.skipped) > 5:
         tell(f"and {len(data.skipped) - 5:,} more", "skipped")
     return data
+
+
+def no_device(device: str) -> str:
+    """Why a device cannot be used."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return "there is no such device"
+    if not torch.cuda.is_available():
+        return "no GPU was found"
+    return f"{torch.cuda.device_count()} GPU was found" if torch.cuda.device_count() == 1 else "there is no such GPU"
+
+
+def check_device(device: str | None) -> None:
+    """Raise ``InputError`` where nothing can be computed on a device; by default there is always one."""
+    import torch
+
+    if device is None:
+        return
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"`--device` must be a device of this machine, got {device!r}: {no_device(device)}."
+        ) from error
 
 
 def _print_version(asked: bool) -> bool:
@@ -107,6 +132,7 @@ def about(
     ] = False,
 ) -> None:
     """Find wrong labels in one training, look at them, correct them; shrink what is left to a small set."""
+    open_streams()
 
 
 @app.command()
@@ -124,6 +150,8 @@ def scan(
     row_id: RowId = None,
     image_size: Size = None,
     follow_links: Links = False,
+    channels: Channels = None,
+    alike: AlikeClasses = None,
     network: Annotated[str, typer.Option(help="auto, mlp, convnet, resnet9 or resnet18.")] = "auto",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 20,
     batch_size: Annotated[
@@ -166,10 +194,12 @@ def scan(
             seed=seed,
             device=device,
         )
-        read = ReadSettings(label=label, image=image, row_id=row_id, image_size=image_size, follow_links=follow_links)
+        read = read_settings(label, image, row_id, image_size, follow_links, channels, alike)
+        check_device(device)
+        folder = ScanFolder(out)
+        folder.results.check_places([path], replacing=resume or overwrite)
         data = read_told(path, read)
         settings.check_fits(data)
-        folder = ScanFolder(out)
         with folder.held():
             folder.begin(path, data, read, settings, resume=resume, overwrite=overwrite)
             result = run(data, settings, checkpoint=folder.state, progress=True)
@@ -181,15 +211,15 @@ def _tell(result: Scan, out: Path) -> None:
     verdict, data = result.verdict, result.data
     for doubt in result.doubts:
         tell(doubt, "doubt")
-    table = Table(title="Most suspect", title_justify="left")
-    for name in ("id", "given", "suggested", "wrong with probability"):
-        table.add_column(name, justify="right" if name.startswith("wrong") else "left", overflow="fold")
     columns = ["id", "given_label", "suggested_label", "wrong_probability"]
-    for name, given, suggested, wrong in result.table.query("is_suspect").head(5)[columns].to_numpy():
-        texts = (str(name), data.class_names[given], data.class_names[suggested])
-        table.add_row(*map(escape, texts), f"{wrong:.3f}")
-    if table.row_count:
-        console.print(table)
+    worst = [
+        [str(name), data.class_names[given], data.class_names[suggested], f"{wrong:.3f}"]
+        for name, given, suggested, wrong in result.table.query("is_suspect").head(5)[columns].to_numpy()
+    ]
+    if worst:
+        tell_table("Most suspect", ["id", "given", "suggested", "wrong with probability"], worst, right=1)
+    for text in _cautions(result):
+        tell(text, "note")
     tell(f"Open {out / 'report.html'} to look through them.")
     low, high = verdict.noise_rate_interval or (verdict.noise_rate, verdict.noise_rate)
     suspects, doubts = int(result.suspect_mask.sum()), len(result.doubts)
@@ -197,7 +227,27 @@ def _tell(result: Scan, out: Path) -> None:
     if result.settings.noise_rate is not None:
         rate = f"noise rate {verdict.noise_rate:.3f} as given ({low:.3f} to {high:.3f} estimated)"
     told = "" if not doubts else "1 doubt above; " if doubts == 1 else f"{doubts} doubts above; "
-    typer.echo(f"{suspects} suspects of {len(data)} rows; {rate}; {told}{out}")
+    say(f"{suspects} suspects of {len(data)} rows; {rate}; {told}{out}")
+
+
+def _cautions(result: Scan) -> list[str]:
+    """What to keep in mind with the counts: classes of which most rows are suspects, and few images to learn from."""
+    data, suspects = result.data, result.suspect_mask
+    rows = np.bincount(data.labels, minlength=len(data.class_names))
+    flagged = np.bincount(data.labels[suspects], minlength=len(data.class_names))
+    most = [
+        f"{flagged[number]:,} of {rows[number]:,} rows of class {data.class_names[number]!r}"
+        for number in np.flatnonzero(2 * flagged > rows)
+    ]
+    found = []
+    if most:
+        more = f", and most of {len(most) - 5} more classes" if len(most) > 5 else ""
+        found.append(f"Suspects are {', '.join(most[:5])}{more}: which labels are wrong is then a matter of names.")
+    if data.has_images and len(data) < FEW_IMAGES:
+        found.append(
+            f"There are only {len(data):,} images: of under {FEW_IMAGES:,} a network learns little, so look closely."
+        )
+    return found
 
 
 @app.command()
@@ -213,24 +263,23 @@ def apply(
     overwrite: Overwrite = False,
 ) -> None:
     """Write the labels of all rows with the decisions carried out."""
+    from lossbuf.results import Kind, ResultFolder
     from lossbuf.safe_csv import write_csv
-    from lossbuf.scan import ScanFolder
-    from lossbuf.scan.decisions import corrected_labels
+    from lossbuf.scan.decisions import corrected_labels, n_undecided
 
     with told_errors():
+        if out.name in ("", "..") or out.name.startswith(".lossbuf."):
+            raise InputError(f"`--out` must be the name of a file, got {out}.")
+        results = ResultFolder(out.parent, Kind("file of labels", (out.name,)))
+        read = [scan, *([] if decisions is None else [decisions])]
+        results.check(read, overwrite=overwrite)
         labels = corrected_labels(scan, decisions, undecided=undecided)
-        read = [*ScanFolder(scan).files(), *([] if decisions is None else [decisions])]
-        if out.resolve() in {file.resolve() for file in read}:
-            raise InputError(f"`out` must be another file than those that are read, got {out}.")
-        check_free(out, overwrite)
-        write_csv(out, labels)
+        with results.draft(inputs=read, overwrite=overwrite) as draft:
+            write_csv(draft.file(out.name), labels)
+            results.commit(draft)
         changed = int(np.sum(labels["label"].to_numpy() != labels["given_label"].to_numpy()))
-        typer.echo(f"{len(labels)} labels, {changed} of them changed; {out}")
-
-
-def check_free(path: Path, overwrite: bool) -> None:
-    """Raise ``InputError`` where there is such a file already."""
-    if path.is_dir():
-        raise InputError(f"{path} must be a file to write, got a folder.")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} is there already: choose another name, or `--overwrite`.")
+        left = n_undecided(scan, decisions)
+        what = {"keep": "keep their label", "drop": "are dropped", "relabel": "get the suggested label"}[undecided]
+        if left:
+            tell(f"{left:,} suspects without a decision {what} (`--undecided` decides).", "note")
+        say(f"{len(labels)} labels, {changed} of them changed; {out}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,9 +11,10 @@ import torch
 from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset
 
 from lossbuf import checks
+from lossbuf.conversion import as_array
 
 
 @runtime_checkable
@@ -32,8 +34,9 @@ class IndexedDataset(Dataset[tuple[Any, ...]]):
     Args:
         dataset: A data set of tuples whose second item is the label.
         labels: The labels of all rows, where the data set does not hold them, or to be used instead of its own. By
-            default they are taken from its ``targets``, ``labels`` or tensors, those of a ``Subset`` from the set
-            below it, and else, or where it has a ``target_transform``, by reading every sample.
+            default they are taken from its ``targets``, ``labels``, ``y`` or tensors, where these are an integer a row,
+            those of a ``Subset`` or ``ConcatDataset`` from the sets below it. Otherwise, or where the data set has a
+            ``target_transform``, every sample is read.
         num_classes: Number of classes; by default the largest label plus 1.
 
     Attributes:
@@ -41,8 +44,8 @@ class IndexedDataset(Dataset[tuple[Any, ...]]):
         num_classes: Number of classes.
 
     Raises:
-        ValueError: If the data set is empty, its samples are no tuples, or a label is no integer in
-            ``[0, num_classes)``.
+        ValueError: If the data set has no length or is empty, its samples are no tuples, or a label is not an integer
+            in ``[0, num_classes)``.
 
     Example:
         >>> data = TensorDataset(torch.zeros(3, 2), torch.tensor([0, 1, 1]))
@@ -56,6 +59,10 @@ class IndexedDataset(Dataset[tuple[Any, ...]]):
         labels: Int[Tensor, " n_samples"] | Sequence[int] | NDArray[np.integer] | None = None,
         num_classes: int | None = None,
     ) -> None:
+        if not hasattr(dataset, "__len__") or isinstance(dataset, IterableDataset):
+            mend = "For a stream of unknown length there is lossbuf.streams.LossBufferStream."
+            rule = "must have a length and samples by number"
+            raise ValueError(checks.problem("dataset", rule, type(dataset).__name__, mend))
         self.dataset = dataset
         self._relabelled = labels is not None
         self.labels = checks.class_labels("labels", _labels_of(dataset) if labels is None else labels, num_classes)
@@ -74,17 +81,62 @@ class IndexedDataset(Dataset[tuple[Any, ...]]):
         return (*sample, row)
 
 
+_HELD = ("targets", "labels", "y", "train_labels", "test_labels")
+"""Attributes under which data sets hold the labels of all rows."""
+
+
 def _labels_of(dataset: SizedDataset) -> Any:
+    """The labels that a data set holds, or else those of its samples, which are read one after the other."""
+    held = _held(dataset)
+    if held is not None:
+        return held
+    found = [_plain_label(_checked(dataset[row])[1]) for row in range(len(dataset))]
+    others = [row for row, label in enumerate(found) if not isinstance(label, int)]
+    if others:
+        mend = "Give the numbers of the classes as `labels`, or have the data set return them."
+        at = f"{type(found[others[0]]).__name__} {found[others[0]]!r} in sample {others[0]}"
+        raise ValueError(
+            checks.problem("dataset", "must have samples whose second part is the number of a class", at, mend)
+        )
+    return found
+
+
+def _held(dataset: Any) -> NDArray[Any] | None:
+    """The labels that a data set holds beside its samples; ``None`` where it holds none, or other things by that name.
+
+    Names of classes, a dictionary, or the labels of more rows than there are samples are other things.
+    """
     if isinstance(dataset, Subset):
-        rows = torch.as_tensor(dataset.indices, dtype=torch.int64)
-        return torch.as_tensor(_labels_of(dataset.dataset))[rows]  # pyright: ignore[reportArgumentType]
+        below = _held(dataset.dataset)
+        return None if below is None else below[as_array(list(dataset.indices)).astype(np.int64)]
+    if isinstance(dataset, ConcatDataset):
+        parts = [_held(part) for part in dataset.datasets]
+        return (
+            np.concatenate([part for part in parts if part is not None]) if all(p is not None for p in parts) else None
+        )
     if isinstance(dataset, TensorDataset):
-        return dataset.tensors[1]
-    if getattr(dataset, "target_transform", None) is None:
-        for name in ("targets", "labels"):
-            if hasattr(dataset, name):
-                return getattr(dataset, name)
-    return [int(_checked(dataset[row])[1]) for row in range(len(dataset))]
+        if len(dataset.tensors) < 2:
+            raise ValueError(checks.problem("dataset", "must hold samples and labels", "one tensor"))
+        return as_array(dataset.tensors[1])
+    if getattr(dataset, "target_transform", None) is not None:
+        return None
+    for name in _HELD:
+        try:
+            labels = as_array(getattr(dataset, name, None))
+        except TypeError:
+            continue
+        if labels.ndim == 1 and labels.dtype.kind in "iu" and len(labels) == len(dataset):
+            return labels.astype(np.int64)
+    return None
+
+
+def _plain_label(label: Any) -> Any:
+    """The label of one sample as an integer where it is one: a number, or an array or tensor of one value."""
+    if isinstance(label, Tensor | np.ndarray | np.generic) and np.size(as_array(label)) == 1:
+        label = as_array(label).item()
+    if isinstance(label, float) and label.is_integer():
+        return int(label)
+    return int(label) if isinstance(label, numbers.Integral) else label
 
 
 def _checked(sample: Any) -> Any:

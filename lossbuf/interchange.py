@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lossbuf import checks, doubts, transition
 from lossbuf.checks import LossBufferWarning
+from lossbuf.conversion import as_array
 from lossbuf.export import issue_table, label_quality_of
 from lossbuf.outputs import FLOOR
 from lossbuf.scores import suspicion_order
@@ -184,7 +185,7 @@ def _badness(name: str, given: Tensor, probs: Tensor, verdict: Verdict) -> NDArr
 def _checked(labels: object, pred_probs: object) -> tuple[Tensor, Tensor]:
     """Labels as int64, and probabilities as float32, none below the floor, rows summing to 1."""
     try:
-        probs = torch.as_tensor(pred_probs if isinstance(pred_probs, Tensor) else np.array(pred_probs))
+        probs = torch.as_tensor(pred_probs if isinstance(pred_probs, Tensor) else as_array(pred_probs))
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(checks.problem("pred_probs", "must be numbers", type(pred_probs).__name__)) from error
     if probs.is_complex():

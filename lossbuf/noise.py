@@ -97,7 +97,7 @@ def corrupt(
         raise ValueError(checks.problem("transition", "must be square", f"shape {matrix.shape}"))
     if not (np.all(matrix >= 0) and np.allclose(matrix.sum(1), 1)):
         raise ValueError(checks.problem("transition", "must have rows of shares that sum to 1", matrix.sum(1)))
-    true = checks.class_labels("true_labels", np.asarray(true_labels), len(matrix)).numpy()
+    true = checks.class_labels("true_labels", true_labels, len(matrix)).numpy()
     draws = np.random.default_rng(random_state).random(len(true))
     # The last edge is 1 by rounding up, so that no draw falls beyond it; classes of share 0 have no width.
     edges = np.cumsum(matrix, axis=1)
@@ -137,7 +137,7 @@ def instance_dependent(
         deviation is half the distance to the nearer end.
     """
     checks.rate("noise_rate", noise_rate)
-    true = checks.class_labels("true_labels", np.asarray(true_labels), num_classes).numpy()
+    true = checks.class_labels("true_labels", true_labels, num_classes).numpy()
     num_classes = int(true.max()) + 1 if num_classes is None else num_classes
     flat = np.asarray(x, dtype=np.float32).reshape(len(np.asarray(x)), -1)
     if len(flat) != len(true):
@@ -188,8 +188,8 @@ def compared(true_labels: ArrayLike, labels: ArrayLike, num_classes: int) -> Noi
     Raises:
         ValueError: If the lengths differ or a label is out of range.
     """
-    true = checks.class_labels("true_labels", np.asarray(true_labels), num_classes).numpy()
-    given = checks.class_labels("labels", np.asarray(labels), num_classes).numpy()
+    true = checks.class_labels("true_labels", true_labels, num_classes).numpy()
+    given = checks.class_labels("labels", labels, num_classes).numpy()
     if len(true) != len(given):
         raise ValueError(checks.problem("labels", f"must be {len(true)}, as many as `true_labels`", len(given)))
     counts = np.zeros((num_classes, num_classes))

@@ -40,10 +40,13 @@ def _started(device="cpu", **settings):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"labels": [0.0, 1.0]}, r"`labels` must be integers, got dtype torch\.float32"),
-        ({"labels": np.array([0.0, 1.0])}, r"`labels` must be integers, got dtype torch\.float64"),
-        ({"labels": [True, False]}, r"`labels` must be integers, got dtype torch\.bool"),
-        ({"labels": ["cat", "dog"]}, r"`labels` must be integers, got list\. Encode other labels first"),
+        ({"labels": [0.0, 1.0]}, r"`labels` must be integers, got dtype float64"),
+        ({"labels": np.array([0.0, 1.0])}, r"`labels` must be integers, got dtype float64\. Give them as integers"),
+        ({"labels": [True, False]}, r"`labels` must be integers, got dtype bool\. Give them as integers"),
+        (
+            {"labels": ["cat", "dog"]},
+            r"`labels` must be integers, got list with 'cat' at row 0\. Encode other labels first",
+        ),
         ({"labels": None}, "`labels` must be integers, got NoneType"),
         ({"labels": []}, "`labels` must hold at least one label, got none"),
         ({"labels": [[0], [1]]}, r"`labels` must have shape \(n_samples,\), got shape \(2, 1\)"),

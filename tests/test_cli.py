@@ -16,8 +16,9 @@ from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
 import lossbuf
-from lossbuf.cli import app, told_errors
+from lossbuf.cli import app
 from lossbuf.safe_csv import read_csv, write_csv
+from lossbuf.terminal import told_errors
 
 FAST = ["--epochs", "6", "--batch-size", "32", "--device", "cpu"]
 
@@ -109,7 +110,7 @@ def test_decisions_are_applied(scanned, tmp_path):
     assert len(labels) == 399
     assert labels.set_index("id").loc[issues["id"][0], "label"] == issues["suggested_label"][0]
     assert run("apply", out, "--out", tmp_path / "labels.csv").exit_code == 2
-    assert "must be another file" in run("apply", out, "--out", out / "clean.csv", "--overwrite").stderr
+    assert "`--out` must lie outside" in run("apply", out, "--out", out / "clean.csv", "--overwrite").stderr
     assert run("apply", out, "--out", tmp_path / "labels.csv", "--overwrite", "--undecided", "drop").exit_code == 0
     assert len(read_csv(tmp_path / "labels.csv")) == 400 - len(issues)
 
@@ -117,11 +118,11 @@ def test_decisions_are_applied(scanned, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere"], "must be a folder or a file, got nothing there"),
-        (["data", "--network", "no"], "`network` must be one of"),
-        (["data", "--noise-rate", "0.1", "--top", "3"], "`top` must be left out where `noise_rate` is given"),
-        (["data", "--label", "no"], "must have an array of labels, 'no'"),
-        (["data", "--top", "500"], "`top` must be at most 400"),
+        (["nowhere"], "there is no such file or folder"),
+        (["data", "--network", "no"], "`--network` must be one of"),
+        (["data", "--noise-rate", "0.1", "--top", "3"], "`--top` must be left out where `--noise-rate` is given"),
+        (["data", "--label", "no"], "must have an array 'no', got x, y"),
+        (["data", "--top", "500"], "`--top` must be at most 400"),
         (["data", "--epochs", "0"], "Invalid value for '--epochs'"),
         (["data", "--planted", "0.5"], "Invalid value for '--planted'"),
     ],
@@ -227,7 +228,7 @@ def test_ctrl_c_keeps_what_was_done(archive, tmp_path):
     process = _started(archive, out, *epochs)
     try:
         end = time.monotonic() + 120
-        while not (out / "scan.pt").exists() and process.poll() is None and time.monotonic() < end:
+        while not list(out.glob("unfinished-*/scan.pt")) and process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from lossbuf.data import IndexedDataset, SizedDataset
 
@@ -16,14 +16,14 @@ class Plain(Dataset):
     reads = 0
 
     def __init__(self, labels=LABELS):
-        self.y = labels
+        self.told = labels
 
     def __len__(self):
-        return len(self.y)
+        return len(self.told)
 
     def __getitem__(self, row):
         type(self).reads += 1
-        return torch.tensor([float(row), 0.5]), self.y[row]
+        return torch.tensor([float(row), 0.5]), self.told[row]
 
 
 class WithTargets(Plain):
@@ -151,7 +151,7 @@ def test_an_empty_data_set_is_refused(maker):
         ([0, -1, 1], "must lie in .*, got -1 at row 1"),
         (torch.tensor([0.0, 1.0, 1.0]), "must be integers, got dtype torch.float32"),
         (torch.tensor([[0], [1], [1]]), "must have shape"),
-        (["cat", "dog", "cat"], "must be integers, got list. Encode other labels first"),
+        (["cat", "dog", "cat"], "must be integers, got list with 'cat' at row 0. Encode other labels first"),
         ([0, 1], "must be 3, one a row, got 2"),
         ([0, 1, 1, 0], "must be 3, one a row, got 4"),
     ],
@@ -160,10 +160,61 @@ def test_an_empty_data_set_is_refused(maker):
 def test_bad_labels(labels, rule):
     with pytest.raises(ValueError, match=f"`labels` {rule}"):
         IndexedDataset(tensors([0, 1, 1]), labels)
-    held = WithTargets([0, 1, 1])
-    held.targets = labels
-    with pytest.raises(ValueError, match=f"`labels` {rule}"):
-        IndexedDataset(held)
+
+
+@pytest.mark.parametrize("name", ["targets", "labels"])
+@pytest.mark.parametrize(
+    "held",
+    [
+        {0: "cat", 1: "dog", 2: "eel"},
+        {"a.png": 2, "b.png": 0},
+        ["cat", "dog", "eel"],
+        ["cat"] * 11,
+        [2, 0, 1],  # of a set of fewer rows
+        torch.zeros(11),
+        np.eye(11),
+        None,
+        "train",
+        lambda: LABELS,
+        [[1, 2], [3]],
+    ],
+)
+def test_what_is_not_the_labels_is_passed_over(name, held):
+    data = Plain()
+    setattr(data, name, held)
+    assert IndexedDataset(data).labels.tolist() == LABELS
+
+
+@pytest.mark.parametrize("held", [np.array(LABELS, ">i2"), np.array(LABELS, "u8")[::-1].copy()[::-1], tuple(LABELS)])
+def test_labels_are_held_in_any_form(held):
+    data = WithTargets()
+    data.targets = held
+    WithTargets.reads = 0
+    assert_rows_match(IndexedDataset(Subset(data, [3, 1, 0])), [3, 1, 0])
+    assert IndexedDataset(ConcatDataset([data, tensors([1, 0])])).labels.tolist() == [*LABELS, 1, 0]
+
+
+@pytest.mark.parametrize("label", [np.int64(1), np.array([1]), torch.tensor(1), torch.tensor([1]), 1.0, True])
+def test_a_sample_may_tell_its_label_in_any_form(label):
+    assert IndexedDataset(Plain([0, label])).labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("label", ["cat", 0.5, None, torch.tensor([0.0, 1.0]), {"class": 1}])
+def test_a_label_that_is_not_a_class_is_told_with_its_place(label):
+    with pytest.raises(ValueError, match=r"`dataset` must have samples whose second part.*got .* in sample 1"):
+        IndexedDataset(Plain([0, label]))
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_a_data_set_without_a_length_is_told():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield 0, 0
+
+    with pytest.raises(ValueError, match=r"`dataset` must have a length.*got Stream\. For a stream.*LossBufferStream"):
+        IndexedDataset(Stream())
+    with pytest.raises(ValueError, match="`dataset` must hold samples and labels, got one tensor"):
+        IndexedDataset(TensorDataset(torch.zeros(3)))
 
 
 def test_bad_labels_found_by_reading():

@@ -226,7 +226,7 @@ GOOD = np.array([[0.9, 0.1], [0.2, 0.8]])
         (["cat", "dog"], GOOD, r"`labels` must be integers, got .*Encode other labels first"),
         (np.array(["cat", "dog"]), GOOD, r"`labels` must be integers, got .*Encode other labels first"),
         (pd.Series(["cat", "dog"], dtype="category"), GOOD, r"`labels` must be integers, got .*Encode"),
-        ([0.0, 1.0], GOOD, "`labels` must be integers, got dtype torch.float"),
+        ([0.0, 1.0], GOOD, "`labels` must be integers, got dtype float64"),
         ([0, 2], GOOD, r"`labels` must lie in \[0, 2\), got 2 at row 1"),
         ([0, -1], GOOD, r"`labels` must lie in \[0, 2\), got -1 at row 1"),
         ([0], GOOD, r"`pred_probs` must have 1 rows, one a label, got shape \(2, 2\)"),

@@ -102,7 +102,7 @@ class Scans:
         whole = all(found[name] == reference[name] for name in written)
         if folder.is_finished:
             return "a finished scan", found == reference
-        left = "some results" if written else "a checkpoint" if folder.state.exists() else "no checkpoint yet"
+        left = "some results" if written else "a checkpoint" if folder.results.unfinished() else "no checkpoint yet"
         return left, whole and (about is not None or not written)
 
 

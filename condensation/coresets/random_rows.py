@@ -15,6 +15,8 @@ from condensation.coresets.base import Chosen, Coreset, by_group
 class Random(Coreset):
     """Rows drawn without replacement, each as likely as any other of its class.
 
+    ``X`` may hold anything, texts and missing values too, in any container: only the labels count.
+
     Args:
         ipc: Rows a class; or give ``size``.
         size: Rows in all, an integer, or their share, a float in (0, 1].
@@ -28,6 +30,8 @@ class Random(Coreset):
         >>> Random(ipc=1, random_state=0).fit_resample([[0], [1], [2], [3]], ["a", "a", "b", "b"])[1]
         ['a', 'b']
     """
+
+    _looks_at_samples = False
 
     def __init__(
         self,

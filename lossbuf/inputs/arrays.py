@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 from lossbuf.files import opened_arrays
 from lossbuf.inputs.labelled import InputError, LabelledData, ReadSettings, labelled
+from lossbuf.inputs.names import LABEL_NAMES, MORE_LABEL_NAMES, X_NAMES, asked_for, find, key, listed, quoted
+from lossbuf.layout import channel_layout, with_channels_first
 
-X_NAMES = ("x", "X", "images", "data", "features", "embeddings", "x_train", "X_train")
-"""Names of the array of samples, the first that is there."""
-
-LABEL_NAMES = ("y", "label", "labels", "target", "targets", "y_train", "class", "classes")
-"""Names of the array, or column, of labels, the first that is there."""
+_OTHER_ROWS = ("test", "val", "valid", "validation")
+_ID_NAMES = ("ids", "id", "names", "filenames")
+_CLASS_NAMES = ("class_names", "classes_names", "label_names", "classnames", "target_names")
 
 
 def read_archive(path: Path, settings: ReadSettings) -> LabelledData:
     """Read an ``.npz``: samples, labels, and where they are there ``ids`` and ``class_names``.
 
     Images are ``(n, channels, height, width)``, ``(n, height, width, channels)`` or ``(n, height, width)``, as bytes
-    or as floats, which stay what they are for the network and are shown stretched to black and white.
+    or as floats, which stay what they are for the network; see :mod:`lossbuf.layout`.
 
     Raises:
         InputError: If an array is missing, of another length, or holds anything but numbers or texts.
@@ -31,54 +31,108 @@ def read_archive(path: Path, settings: ReadSettings) -> LabelledData:
     where = f"the archive {path}"
     try:
         with opened_arrays(path) as archive:
-            names = archive.files
-            x = archive[_chosen(where, None, X_NAMES, names, "samples")]
-            label_name = _chosen(where, settings.label, LABEL_NAMES, names, "labels")
-            labels = archive[label_name]
-            row_id = None if settings.row_id is None else _chosen(where, settings.row_id, (), names, "row names")
-            ids = archive[row_id or "ids"] if (row_id or "ids") in names else None
-            class_names = archive["class_names"] if "class_names" in names else None
+            arrays = _Arrays(where, archive, settings)
     except InputError:
         raise
     except Exception as error:  # a damaged file may raise almost anything
-        raise InputError(f"{where} must hold arrays of numbers and texts, got {error}.") from error
-    for name, array in (("samples", x), (label_name, labels), ("ids", ids), ("class_names", class_names)):
-        if array is not None and not isinstance(array, np.ndarray):
-            raise InputError(f"{where}: {name} must be an array, got {type(array).__name__}.")
-    for name, array in (("ids", ids), ("class_names", class_names)):
-        if array is not None and array.ndim != 1:
-            raise InputError(f"{where}: {name} must have one axis, got shape {array.shape}.")
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1 or labels.dtype.kind not in "iubUSf":
-        raise InputError(f"{where}: {label_name} must be a class a row, got shape {labels.shape}, {labels.dtype}.")
+        mend = " Save texts by astype(str)." if "objects" in str(error) else ""
+        raise InputError(f"{where} must hold arrays of numbers and texts, got {error}.{mend}") from error
+    x, notes = arrays.x, arrays.notes
+    labels, note = _one_label_a_row(where, arrays.label_name, arrays.labels)
+    notes += [note] if note else []
     if x.dtype.kind not in "iubf" or x.ndim < 2 or not x.size:
         raise InputError(f"{where}: samples must be numbers of at least two axes, got shape {x.shape}, {x.dtype}.")
-    for name, other in ((label_name, labels), ("ids", ids)):
+    for name, other in ((arrays.label_name, labels), (arrays.id_name, arrays.ids)):
         if other is not None and len(other) != len(x):
             raise InputError(f"{where}: {name} must be {len(x)}, one a sample, got {len(other)}.")
-    texts = _texts(where, labels, class_names)
-    rows = [str(row) for row in range(len(x))] if ids is None else [str(name) for name in ids.tolist()]
-    samples, skipped = _samples(where, x)
+    texts = _texts(where, labels, arrays.class_names)
+    rows = [str(row) for row in range(len(x))] if arrays.ids is None else [_text(name) for name in arrays.ids.tolist()]
+    samples, skipped = _samples(where, x, settings)
     bad = dict(skipped)
     bad.update({row: "no label" for row, text in enumerate(texts) if text is None})
     kept = [row for row in range(len(x)) if row not in bad]
     return labelled(
-        samples[kept],
+        samples if len(kept) == len(samples) else samples[kept],
         [text for row in kept if (text := texts[row]) is not None],
         [rows[row] for row in kept],
         skipped=[(rows[row], reason) for row, reason in sorted(bad.items())],
-        class_names=None if class_names is None else [str(name) for name in class_names.tolist()],
+        notes=notes,
+        class_names=None if arrays.class_names is None else [_text(name) for name in arrays.class_names.tolist()],
+        alike=settings.alike,
         where=where,
     )
 
 
-def _chosen(where: str, asked: str | None, usual: Collection[str], names: Collection[str], what: str) -> str:
-    found = [name for name in ([asked] if asked else usual) if name in names]
-    if not found:
-        expected = repr(asked) if asked else "one of " + ", ".join(usual)
-        raise InputError(f"{where} must have an array of {what}, {expected}, got {', '.join(names) or 'no arrays'}.")
-    return found[0]
+class _Arrays:
+    """The arrays of an archive that are used, and notes on how they were found."""
+
+    def __init__(self, where: str, archive: Any, settings: ReadSettings) -> None:
+        names: list[str] = archive.files
+        if settings.label is not None:
+            asked_for(where, settings.label, names, "array", "--label")
+        if settings.row_id is not None:
+            asked_for(where, settings.row_id, names, "array", "--id")
+        x_name = find(X_NAMES, [name for name in names if name != settings.label])
+        label_name = settings.label or find((*LABEL_NAMES, *MORE_LABEL_NAMES), [n for n in names if n != x_name])
+        if x_name is None or label_name is None:
+            what, usual = ("samples", X_NAMES) if x_name is None else ("labels", (*LABEL_NAMES, *MORE_LABEL_NAMES))
+            raise InputError(
+                f"{where} must have an array of {what}, one of {', '.join(usual)}, got {listed(names)}."
+                + _guess(archive, names, what)
+            )
+        ids = settings.row_id or next((name for name in _ID_NAMES if name in names and name != label_name), None)
+        self.id_name = ids or "ids"
+        self.label_name = label_name
+        class_names = next((name for name in _CLASS_NAMES if name in names and name != label_name), None)
+        self.x = _array(where, "samples", archive[x_name])
+        self.labels = _array(where, label_name, archive[label_name])
+        self.ids = None if ids is None else _array(where, ids, archive[ids], axes=1)
+        if settings.row_id is None and self.ids is not None and len(self.ids) != len(self.x) and ids != "ids":
+            self.ids = None
+        self.class_names = None if class_names is None else _array(where, class_names, archive[class_names], axes=1)
+        self.notes: list[str] = []
+        others = [name for name in names if any(part in key(name) for part in _OTHER_ROWS)]
+        if others and key(x_name) not in map(key, others):
+            self.notes.append(f"The rows of {x_name!r} are read, and not those of {quoted(others)}.")
+
+
+def _array(where: str, name: str, array: Any, axes: int | None = None) -> NDArray[Any]:
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{where}: {name} must be an array, got {type(array).__name__}.")
+    if axes is not None and array.ndim != axes:
+        raise InputError(f"{where}: {name} must have one axis, got shape {array.shape}.")
+    return array
+
+
+def _guess(archive: Mapping[str, Any], names: list[str], what: str) -> str:
+    """The two arrays that are most like what is missing, by their shapes."""
+    shapes = {name: np.shape(archive[name]) for name in names[:50]}
+    if what == "labels":
+        likely = [name for name, shape in shapes.items() if len(shape) == 1 and shape[0] > 1]
+        option = "Name it: `--label NAME`."
+    else:
+        likely = sorted((name for name, shape in shapes.items() if len(shape) > 1), key=lambda n: -np.prod(shapes[n]))
+        option = "Save it under the name x."
+    return f" {option} The best guess is {' or '.join(map(repr, likely[:2]))}." if likely else f" {option}"
+
+
+def _one_label_a_row(where: str, name: str, labels: NDArray[Any]) -> tuple[NDArray[Any], str]:
+    """Labels of one axis, and a note where they were made of one-hot rows."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 2 and labels.dtype.kind in "iubf" and labels.shape[1] > 1:
+        if bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()):
+            return labels.argmax(axis=1), f"{name!r} holds one-hot labels, which are read as the place of the 1."
+        rule = "must be a class a row"
+        got = f"probabilities or several labels a row, shape {labels.shape}"
+        raise InputError(f"{where}: {name} {rule}, got {got}: save {name}.argmax(1) if each row is of one class.")
+    if labels.ndim != 1 or labels.dtype.kind not in "iubUSf":
+        raise InputError(f"{where}: {name} must be a class a row, got shape {labels.shape}, {labels.dtype}.")
+    return labels, ""
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def _texts(where: str, labels: NDArray[Any], class_names: NDArray[Any] | None) -> list[str | None]:
@@ -89,9 +143,9 @@ def _texts(where: str, labels: NDArray[Any], class_names: NDArray[Any] | None) -
             raise InputError(f"{where} must have whole numbers or texts as labels, got {fractions[0]}.")
         values = [None if value != value else int(value) for value in values]
     if labels.dtype.kind == "S":
-        values = [value.decode("utf-8", "backslashreplace") for value in values]
+        values = [_text(value) for value in values]
     if class_names is not None and labels.dtype.kind in "iuf":
-        known = [str(name) for name in class_names.tolist()]
+        known = [_text(name) for name in class_names.tolist()]
         wrong = [value for value in values if value is not None and not 0 <= value < len(known)]
         if wrong or len(set(known)) < len(known):
             got = f"label {wrong[0]}" if wrong else "a class name twice"
@@ -100,13 +154,19 @@ def _texts(where: str, labels: NDArray[Any], class_names: NDArray[Any] | None) -
     return [None if value is None or value == "" else str(value) for value in values]
 
 
-def _samples(where: str, x: NDArray[Any]) -> tuple[NDArray[Any], list[tuple[int, str]]]:
-    """Images with the channels first or rows of features, and the rows that hold what is no number."""
+def _samples(where: str, x: NDArray[Any], settings: ReadSettings) -> tuple[NDArray[Any], list[tuple[int, str]]]:
+    """Images with the channels first or rows of features, and the rows that hold what is not a number."""
     if x.ndim == 3:
         x = x[:, None]
-    elif x.ndim == 4 and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3):
-        x = np.moveaxis(x, -1, 1)
-    elif x.ndim != 4:
+    elif x.ndim == 4:
+        layout = settings.channels or channel_layout(x.shape)
+        if layout is None:
+            raise InputError(
+                f"{where}: images of shape {x.shape} may have their channels first or last: say which, by "
+                "`--channels first` or `--channels last`."
+            )
+        x = with_channels_first(x, layout)
+    else:
         x = x.reshape(len(x), -1)
     if x.dtype == np.uint8 and x.ndim == 4:
         return np.ascontiguousarray(x), []

@@ -1,4 +1,4 @@
-"""An image folder: a subfolder a class."""
+"""An image folder: a subfolder per class."""
 
 from __future__ import annotations
 
@@ -7,53 +7,118 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lossbuf.inputs.labelled import InputError, LabelledData, ReadSettings, labelled
-from lossbuf.inputs.pictures import SUFFIXES, read_pictures
+from lossbuf.inputs.names import quoted
+from lossbuf.inputs.pictures import SUFFIXES, are_pictures, read_pictures
+
+SPLITS = frozenset(
+    (
+        "train",
+        "training",
+        "trainset",
+        "test",
+        "testing",
+        "testset",
+        "val",
+        "valid",
+        "validation",
+        "dev",
+        "eval",
+        "holdout",
+    )
+)
+"""Names of folders that hold parts of a data set rather than classes."""
+
+SYSTEM = frozenset(
+    ("@eadir", "__macosx", "$recycle.bin", "recycler", "#recycle", "@recycle", "@__thumb", "#snapshot", "lost+found",
+     "system volume information", "network trash folder", "temporary items", "thevolumesettingsfolder", "@tmp",
+     "__pycache__")
+)  # fmt: skip
+"""Names of folders that operating systems and storage devices make, in lower case."""
 
 
 def read_folder(root: Path, settings: ReadSettings) -> LabelledData:
     """Read ``root/class name/any/depth/picture.png``; ids are paths below ``root``.
 
-    Hidden files, and files whose ending is not a picture's, are passed over. Skipped, with the reason: pictures that
-    cannot be read, that lie in no class folder, or that a link brings a second time; and links out of ``root``.
+    What Pillow can open is a picture, whatever its ending. Skipped, with the reason: pictures that cannot be read, that
+    lie in no class folder, or that a link brings a second time; links out of ``root``; files that are not pictures;
+    what is hidden; and folders that an operating system made.
 
     Raises:
-        InputError: If there is no class folder with pictures, or what
+        InputError: If there is no class folder with pictures, the folders are parts of a data set, or what
             :func:`~lossbuf.inputs.labelled.labelled` refuses.
     """
     where = f"the folder {root}"
+    found = list(_walk(root, settings.follow_links))
+    unsure = [file for file, reason in found if not reason and file.suffix.lower() not in SUFFIXES]
+    others = {file for file, known in zip(unsure, are_pictures(unsure), strict=True) if not known}
     skipped: list[tuple[str, str]] = []
     files: list[Path] = []
-    others = 0
-    for file, reason in _walk(root, settings.follow_links):
-        if reason:
-            skipped.append((_name(file, root), reason))
-        elif file.suffix.lower() not in SUFFIXES:
-            others += 1
+    alone = 0
+    for file, reason in found:
+        if reason or file in others:
+            skipped.append((_name(file, root), reason or "not an image"))
         elif file.parent == root:
+            alone += 1
             skipped.append((_name(file, root), "in no class folder"))
         else:
             files.append(file)
     if not files:
         raise InputError(
-            f"{where} must hold a subfolder a class with images in it, got {len(skipped)} images elsewhere and "
-            f"{others} other files. Is it the right folder? Labels that stand in a table: give the table."
+            f"{where} must hold a subfolder a class with images in it, got {alone} images elsewhere and "
+            f"{len(others)} other files. Is it the right folder? Labels that stand in a table: give the table."
         )
+    notes = _check_tree(where, root, files)
     files, again = _once(files)
     skipped += [(_name(file, root), "a link to an image that is read already") for file in again]
     pictures = read_pictures(files, size=settings.image_size)
     skipped += [(_name(files[place], root), reason) for place, reason in pictures.skipped]
     read = [files[place] for place in pictures.read]
-    notes = [pictures.note] if pictures.note else []
+    notes += [pictures.note] if pictures.note else []
+    classes = [_shown(file.relative_to(root).parts[0]) for file in read]
     if others:
-        notes.append(f"{others} files that are no images were passed over.")
+        what = (
+            "1 file that is not an image was" if len(others) == 1 else f"{len(others):,} files that are not images were"
+        )
+        notes.append(f"{what} passed over, such as {_name(min(others), root)!r}.")
+    empty = sorted({_shown(path.name) for path in _class_folders(root)} - set(classes))
+    if empty and classes:
+        notes.append(f"Without images that can be read, and so not a class: {quoted(empty)}.")
     return labelled(
         pictures.x,
-        [_shown(file.relative_to(root).parts[0]) for file in read],
+        classes,
         [_name(file, root) for file in read],
-        skipped=skipped,
+        skipped=sorted(skipped, key=lambda one: one[1] in (_HIDDEN, _OF_SYSTEM)),
         notes=notes,
+        alike=settings.alike,
         where=where,
     )
+
+
+def _check_tree(where: str, root: Path, files: list[Path]) -> list[str]:
+    """Notes on folders that may not be the classes.
+
+    Raises:
+        InputError: If the folders are parts of a data set, such as train and test, each with the classes in it.
+    """
+    below: dict[str, set[str]] = {}
+    for file in files:
+        first, *more = file.relative_to(root).parts[:-1]
+        below.setdefault(first, set()).update(more[:1])
+    common = set.intersection(*below.values()) if below else set()
+    if len(common) < 2:
+        return []
+    names = sorted(below)
+    if all(name.casefold() in SPLITS for name in names):
+        got = f"parts of a data set, {quoted(names)}, that hold the classes {quoted(sorted(common), 5)}"
+        raise InputError(f"{where} must hold a subfolder a class, got {got}: give one part, such as {root / names[0]}.")
+    if len(names) < 2:
+        return []
+    same = f"Each of the folders {quoted(names, 5)} holds the subfolders {quoted(sorted(common), 5)}"
+    return [f"{same}. The classes are taken to be {quoted(names, 5)}: if they are the subfolders, give one folder."]
+
+
+def _class_folders(root: Path) -> list[Path]:
+    return [path for path in root.iterdir() if path.is_dir() and not _reason_of_name(path.name, True)]
 
 
 def _once(files: list[Path]) -> tuple[list[Path], list[Path]]:
@@ -80,6 +145,7 @@ def _walk(root: Path, follow_links: bool) -> Iterator[tuple[Path, str]]:
             link = links.pop(0)
             real = link.resolve()
             if real in entered:
+                yield link, "a link to a folder that is read already"
                 continue
             entered.add(real)
             open_folders.append(link)
@@ -91,9 +157,9 @@ def _walk(root: Path, follow_links: bool) -> Iterator[tuple[Path, str]]:
             continue
         for entry in entries:
             path = Path(entry.path)
-            if entry.name.startswith("."):
-                continue
-            if entry.is_symlink():
+            if reason := _reason_of_name(entry.name, entry.is_dir(follow_symlinks=False)):
+                yield path, reason
+            elif entry.is_symlink():
                 reason = _reason(path, top, follow_links)
                 if reason or not path.is_dir():
                     yield path, reason
@@ -102,8 +168,18 @@ def _walk(root: Path, follow_links: bool) -> Iterator[tuple[Path, str]]:
             elif entry.is_dir():
                 entered.add(path.resolve())
                 open_folders.append(path)
-            elif entry.is_file():
-                yield path, ""
+            else:
+                yield path, "" if entry.is_file() else "not a regular file"
+
+
+_HIDDEN, _OF_SYSTEM = "hidden", "a folder of the operating system"
+
+
+def _reason_of_name(name: str, is_folder: bool) -> str:
+    """Why to pass over an entry of this name; empty where nothing speaks against it."""
+    if name.startswith("."):
+        return _HIDDEN
+    return _OF_SYSTEM if is_folder and name.casefold() in SYSTEM else ""
 
 
 def _reason(link: Path, top: Path, follow_links: bool) -> str:

@@ -6,12 +6,15 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lossbuf import checks
+from lossbuf.inputs.classes import Alike, merge_names
+from lossbuf.layout import Layout, as_bytes, value_range
 
 
 class InputError(ValueError):
@@ -32,6 +35,10 @@ class ReadSettings:
         image_size: Height and width that images are brought to, in pixels; by default that of the images where all
             are alike and small, else at most 64.
         follow_links: Read what symbolic links out of the folder lead to.
+        channels: ``"first"`` or ``"last"``: where the images of an archive have their channels; by default what
+            :func:`~lossbuf.layout.channel_layout` says.
+        alike: ``"merge"`` or ``"keep"``: what becomes of names of classes that look alike; by default what
+            :func:`~lossbuf.inputs.classes.merged` says.
 
     Raises:
         ValueError: If a value is of another type, or ``image_size`` not at least 4.
@@ -42,12 +49,18 @@ class ReadSettings:
     row_id: str | None = None
     image_size: int | None = None
     follow_links: bool = False
+    channels: Layout | None = None
+    alike: Alike | None = None
 
     def __post_init__(self) -> None:
         for name in ("label", "image", "row_id"):
             if not isinstance(getattr(self, name), str | None):
                 raise ValueError(checks.problem(name, "must be a text or None", repr(getattr(self, name))))
         checks.flag("follow_links", self.follow_links)
+        if self.channels is not None:
+            checks.one_of("channels", self.channels, ("first", "last"))
+        if self.alike is not None:
+            checks.one_of("alike", self.alike, ("merge", "keep"))
         if self.image_size is not None and checks.positive_int("image_size", self.image_size) < 4:
             raise ValueError(checks.problem("image_size", "must be at least 4", self.image_size))
 
@@ -81,13 +94,15 @@ class LabelledData:
         """True for images, False for features."""
         return self.x.ndim == 4
 
+    @cached_property
+    def value_range(self) -> tuple[float, float]:
+        """The values of images that are shown as black and as white."""
+        return value_range(self.x)
+
     def picture(self, row: int) -> NDArray[np.uint8]:
-        """An image as bytes, shape ``(1 or 3, height, width)``; floats run from black to white in each."""
-        image = self.x[row] if self.x.shape[1] in (1, 3) else self.x[row, :1]
-        if image.dtype == np.uint8:
-            return image
-        low, high = float(image.min()), float(image.max())
-        return ((image - low) / ((high - low) or 1.0) * 255).round().astype(np.uint8)
+        """An image as bytes, shape ``(1 or 3, height, width)``: the first three channels, or the first one."""
+        image = self.x[row, :3] if self.x.shape[1] >= 3 else self.x[row, :1]
+        return as_bytes(image, self.value_range)
 
     def fingerprint(self) -> str:
         """The same for the same rows in the same order, as hexadecimal digits."""
@@ -105,6 +120,7 @@ def labelled(
     skipped: Sequence[tuple[str, str]] = (),
     notes: Sequence[str] = (),
     class_names: Sequence[str] | None = None,
+    alike: Alike | None = None,
     where: str,
 ) -> LabelledData:
     """Put together what was read.
@@ -116,6 +132,8 @@ def labelled(
         skipped: As in :class:`LabelledData`.
         notes: As in :class:`LabelledData`.
         class_names: The order of the classes; those without a row are left out. By default sorted, numbers by value.
+            Names that are given so are kept apart, however much they look alike.
+        alike: As in :class:`ReadSettings`.
         where: The source, for messages.
 
     Raises:
@@ -127,6 +145,8 @@ def labelled(
         first = f" The first of {len(skipped)} skipped: {skipped[0][0]}, {skipped[0][1]}." if skipped else ""
         raise InputError(f"{where} has no rows to read.{first}")
     class_names = None if class_names is None else [_whole(name) for name in class_names]
+    names, told = merge_names(names, alike if class_names is None else alike or "keep")
+    notes = [*notes, *told]
     counts = Counter(names)
     order = sorted(counts, key=_by_value) if class_names is None else [name for name in class_names if counts[name]]
     if len(order) < len(counts):
@@ -140,10 +160,13 @@ def labelled(
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
         raise InputError(
-            f"{where} must name every row once, got {twice[0]!r} more than once. Choose another id column."
+            f"{where} must name every row once, got {twice[0]!r} more than once. Choose another column by `--id`."
         )
     number = {name: place for place, name in enumerate(order)}
     labels = np.array([number[name] for name in names], dtype=np.int64)
+    if "-1" in counts and all(name.isdecimal() for name in counts if name != "-1"):
+        text = "Class '-1' is taken for a class like any other: leave these rows out if it stands for no label."
+        notes = [*notes, text]
     few = [name for name in order if counts[name] < 5]
     if few:
         shown = ", ".join(repr(name) for name in few[:5]) + (", ..." if len(few) > 5 else "")

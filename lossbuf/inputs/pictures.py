@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -137,7 +137,16 @@ def _opened(source: Path | bytes) -> Image.Image:
 
     if isinstance(source, Path) and not source.is_file():  # a pipe would be waited for
         raise FileNotFoundError
-    return Image.open(source if isinstance(source, Path) else io.BytesIO(source))
+    return Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=_formats())
+
+
+@cache
+def _formats() -> list[str]:
+    """The formats that Pillow decodes itself; for some others it would start a program, or has only the head."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in Image.ID if name not in ("EPS", "WMF", "HDF5", "GRIB", "BUFR", "MPEG")]
 
 
 def _guarded(routine: Any, source: Path | bytes) -> Any:
@@ -154,6 +163,27 @@ def _guarded(routine: Any, source: Path | bytes) -> Any:
         if type(error).__name__ == "DecompressionBombError":
             return f"more than {MOST_PIXELS:,} pixels"
         return "no image, or a damaged one"
+
+
+def has_picture(content: bytes) -> bool:
+    """True where Pillow takes the content of a file for an image; the pixels are not decoded."""
+    return not isinstance(_guarded(_size, content), str)
+
+
+def is_picture(path: Path) -> bool:
+    """True where Pillow takes a file for an image; the pixels are not decoded."""
+    return not isinstance(_guarded(_size, path), str)
+
+
+def are_pictures(paths: Sequence[Path], *, workers: int = 4) -> list[bool]:
+    """:func:`is_picture` of many files."""
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(workers) as pool:
+        return list(_watched(pool.map(is_picture, paths), len(paths), "looking for images"))
+
+
+def _size(source: Path | bytes) -> tuple[int, int]:
+    with _opened(source) as picture:
+        return picture.size
 
 
 def _is_wide(picture: Image.Image) -> bool:

@@ -46,6 +46,7 @@ def corrected_labels(
     """
     checks.one_of("undecided", undecided, DECISIONS)
     folder = ScanFolder(scan)
+    folder.results.settle()
     if not folder.is_finished:
         raise InputError(f"{folder.path} must hold a finished scan.")
     issues, clean = _read(folder.issues, _OF_ISSUES), _read(folder.clean, _OF_CLEAN)
@@ -60,6 +61,12 @@ def corrected_labels(
     rows.sort()
     columns = ["row", "id", "label", "given_label", "decision"]
     return pd.DataFrame(rows, columns=pd.Index(columns)).drop(columns="row")
+
+
+def n_undecided(scan: str | os.PathLike[str], decisions: str | os.PathLike[str] | None = None) -> int:
+    """Suspects of a finished scan without a decision, of files that :func:`corrected_labels` takes."""
+    issues = _read(ScanFolder(scan).issues, _OF_ISSUES)
+    return len(issues) - (0 if decisions is None else len(_read(decisions, _COLUMNS)))
 
 
 def _read(path: str | os.PathLike[str], columns: tuple[str, ...]) -> pd.DataFrame:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
+import joblib
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import LabelEncoder
@@ -42,7 +44,13 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         tags.input_tags.three_d_array = True
+        tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = tags.input_tags.string = not self._looks_at_samples
         return tags
+
+    n_features_in_: int
+    _looks_at_samples: ClassVar[bool] = True
+    """False where the choice depends on the labels only: ``X`` may then hold anything, in any container."""
 
     @abstractmethod
     def _select(self, X: NDArray[Any], labels: Tensor, classes: NDArray[Any]) -> NDArray[np.int64]:
@@ -58,9 +66,10 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
         """Choose among all rows.
 
         Args:
-            X: Samples, an array or tensor of shape ``(n_samples, n_features)`` or
-                ``(n_samples, channels, height, width)``.
-            y: Labels, possibly wrong, shape ``(n_samples,)``: integers or strings.
+            X: Samples, an array, tensor, data frame or sparse matrix of shape ``(n_samples, n_features)``, or an array
+                or tensor of shape ``(n_samples, channels, height, width)``. Sparse ones are made dense to be looked at.
+            y: Labels, possibly wrong, shape ``(n_samples,)``: integers or strings; or one-hot, shape
+                ``(n_samples, num_classes)``.
 
         Raises:
             ValueError: If shapes, values or settings are not usable.
@@ -118,12 +127,14 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
 
     def _fit(self, X: Any, y: Any, select: _Select | None = None) -> None:
         """Choose by ``select``, by default the subclass's ``_select``."""
-        X_array, y_array = self._samples(X, untensored(y))
+        X_array, y_array = self._samples(X, _one_label_a_row(untensored(y)))
         check_classification_targets(y_array)
         encoder = LabelEncoder()
         labels = torch.from_numpy(np.asarray(encoder.fit_transform(y_array), dtype=np.int64))
         classes: NDArray[Any] = np.asarray(encoder.classes_)
-        chosen = (select or self._select)(X_array, labels, classes)
+        # Sparse samples are here only where nothing looks at them.
+        samples = np.empty((X_array.shape[0], 0)) if issparse(X_array) else X_array
+        chosen = (select or self._select)(samples, labels, classes)
         self._keep(classes, chosen, labels.numpy(), _fingerprint(X_array))
 
     def _keep(
@@ -134,13 +145,75 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
         self._sample_classes, self._fitted_params, self._fitted_on = labels[chosen], self.get_params(False), fitted_on
 
     def _samples(self, X: Any, y: Any = "no_validation", reset: bool = True) -> Any:
-        checked = validate_data(self, untensored(X), y, reset=reset, allow_nd=True, dtype="numeric")
-        found = np.shape(checked if isinstance(y, str) else checked[0])
-        checks.channels_first("X", found)
-        return checked
+        X = untensored(X)
+        if not self._looks_at_samples:
+            checks.channels_first("X", getattr(X, "shape", ()))
+            checked: Any = validate_data(
+                self, X, y, reset=reset, allow_nd=True, dtype=None, ensure_all_finite=False, accept_sparse="csr"
+            )
+            return checked
+        _check_no_dates(X)
+        checked = validate_data(self, X, y, reset=reset, allow_nd=True, dtype="numeric", accept_sparse="csr")
+        samples, *labels = (checked,) if isinstance(y, str) else checked
+        samples = samples.toarray() if issparse(samples) else samples
+        checks.channels_first("X", samples.shape)
+        return (samples, *labels) if labels else samples
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
+        """Names of the features of the rows chosen: those of ``X``, or ``x0``, ``x1`` and so on.
+
+        Args:
+            input_features: The same names, or ``None``.
+
+        Raises:
+            NotFittedError: Before ``fit``.
+            ValueError: If these are other names.
+        """
+        check_is_fitted(self, "sample_indices_")
+        numbered = np.array([f"x{place}" for place in range(self.n_features_in_)], dtype=object)
+        names = getattr(self, "feature_names_in_", numbered)
+        if input_features is None:
+            return names
+        given = np.asarray(input_features, dtype=object)
+        if hasattr(self, "feature_names_in_") and not np.array_equal(given, names):
+            raise ValueError(
+                "`input_features` must be those of `fit`: input_features is not equal to feature_names_in_."
+            )
+        if len(given) != self.n_features_in_:
+            rule = f"should have length equal to number of features ({self.n_features_in_})"
+            raise ValueError(f"input_features {rule}, got {len(given)}.")
+        return given
+
+
+def _one_label_a_row(y: Any) -> Any:
+    """One-hot labels as the places of the ones; all others as they are.
+
+    Raises:
+        ValueError: If there are several labels or probabilities a row.
+    """
+    if np.ndim(y) != 2 or np.shape(y)[1] < 2:
+        return y
+    array = np.asarray(y)
+    if array.dtype.kind in "biuf" and bool(((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all()):
+        return array.argmax(axis=1)
+    found = f"shape {array.shape}, of several labels or probabilities a row"
+    raise ValueError(checks.problem("y", "must be a label a row, or one-hot", found, "Give the class: y.argmax(1)."))
+
+
+def _check_no_dates(X: Any) -> None:
+    dtypes: Any = getattr(X, "dtypes", None)
+    if hasattr(dtypes, "items"):  # a data frame
+        columns = [str(name) for name, dtype in dtypes.items() if getattr(dtype, "kind", "") in ("m", "M")]
+    else:
+        columns = ["all"] if getattr(getattr(X, "dtype", None), "kind", "") in ("m", "M") else []
+    if columns:
+        mend = "Give numbers, such as the days since the earliest date."
+        raise ValueError(checks.problem("X", "must hold numbers", f"dates in the columns {', '.join(columns)}", mend))
 
 
 def _rows(values: Any, rows: NDArray[np.int64]) -> Any:
+    if issparse(values) and values.format not in ("csr", "csc", "lil"):
+        return values.tocsr()[rows].asformat(values.format)
     if hasattr(values, "iloc"):
         return values.iloc[rows]
     if isinstance(values, list | tuple):
@@ -148,7 +221,9 @@ def _rows(values: Any, rows: NDArray[np.int64]) -> Any:
     return values[rows]
 
 
-def _fingerprint(array: NDArray[Any]) -> str:
+def _fingerprint(array: Any) -> str:
+    if issparse(array) or array.dtype.hasobject:  # whose bytes would be addresses
+        return str(joblib.hash(array.tocsr() if issparse(array) else array))
     digest = hashlib.sha256(repr(array.shape).encode())
-    digest.update(np.ascontiguousarray(array).data)  # not tobytes(): no copy of all the data
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)  # not tobytes(): no copy of all the data
     return digest.hexdigest()

@@ -152,3 +152,17 @@ def test_a_part_too_quick_to_time_has_no_ratio():
     }
     _, ours, _ = condense_speed.table({"small": values})
     assert ours[3:5] == ["2 s (1.00x)", "0 s"]
+
+
+def test_data_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.setitem(condense.NETWORKS, "convnet2", tiny)
+    draws = np.random.default_rng(0)
+    x = draws.random((220, 1, 8, 8), np.float32)
+    np.savez(tmp_path / "own.npz", x=x, y=np.arange(220) % 3)
+    words = ["--dataset", str(tmp_path / "own.npz"), "--methods", "random", "--ipc", "1", "--network", "convnet2"]
+    output = run(tmp_path / "out", *words)
+    assert [path.name for path in (tmp_path / "out").glob("*.json")] == ["own-random-ipc1-convnet2-seed0.json"]
+    assert "random" in output
+    assert condense.data_sets("digits, a.npz") == ["digits", "a.npz"]
+    assert runner.invoke(condense.app, ["--dataset", "own.txt"]).exit_code == 2
+    assert runner.invoke(condense.app, ["--dataset", str(tmp_path / "none.npz")]).exit_code == 2

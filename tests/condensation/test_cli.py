@@ -72,7 +72,7 @@ def test_what_is_written_is_no_part_of_the_source(tmp_path):
     (tmp_path / "photos").mkdir()
     result = run("coreset", tmp_path / "photos", "--out", tmp_path / "photos" / "small")
     assert result.exit_code == 2
-    assert "`out` must lie outside the folder of images" in result.stderr
+    assert "`--out` must lie outside the folder" in result.stderr
 
 
 @pytest.mark.parametrize("method", CONDENSERS)
@@ -84,7 +84,12 @@ def test_a_condensed_set_of_a_scan(scanned, tmp_path, method):
     assert small.x.shape == (10, 1, 8, 8)
     assert small.class_names[3] == "digit 3"
     assert small.provenance.cleaning.name == "LossBufferSelector"
-    assert {path.name for path in tmp_path.iterdir()} == {".lossbuf.lock", "condensed.npz", "condensed.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        ".lossbuf.json",
+        ".lossbuf.lock",
+        "condensed.npz",
+        "condensed.png",
+    }
     assert run("condense", scanned, "--out", tmp_path, "--method", method, *fast).exit_code == 2
 
 
@@ -131,7 +136,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(archive, tmp_path, monkeypatch
     stopped = run("condense", archive, "--out", out, *fast)
     assert stopped.exit_code == 130
     assert "--resume goes on" in stopped.stderr
-    assert {path.name for path in out.iterdir()} == {".lossbuf.lock", "condense.pt"}
+    assert {path.name for path in out.iterdir()} == {".lossbuf.lock", "unfinished-1"}
     refused = run("condense", archive, "--out", out, *fast)
     assert refused.exit_code == 2
     assert "`--resume` goes on" in refused.stderr
@@ -144,12 +149,12 @@ def test_a_stopped_run_goes_on_with_the_same_bits(archive, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["coreset", "--method", "no"], "`method` must be one of random"),
-        (["coreset", "--ipc", "2", "--size", "3"], "`size` must be left out where `ipc` is given"),
-        (["coreset", "--size", "1.5"], "`size` must be a share below 1 or a whole number of rows, got 1.5"),
-        (["coreset", "--size", "0"], "`size` must be a share below 1"),
-        (["coreset", "--size", "inf"], "`size` must be a share below 1"),
-        (["condense", "--method", "no"], "`method` must be one of dm"),
+        (["coreset", "--method", "no"], "`--method` must be one of random"),
+        (["coreset", "--ipc", "2", "--size", "3"], "`--size` must be left out where `--ipc` is given"),
+        (["coreset", "--size", "1.5"], "`--size` must be a share below 1 or a whole number of rows, got 1.5"),
+        (["coreset", "--size", "0"], "`--size` must be a share below 1"),
+        (["coreset", "--size", "inf"], "`--size` must be a share below 1"),
+        (["condense", "--method", "no"], "`--method` must be one of dm"),
         (["condense", "--lr", "-1", "--iterations", "1"], "lr"),
     ],
 )

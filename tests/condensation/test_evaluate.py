@@ -391,3 +391,26 @@ def test_bad_arguments(name):
 def test_bad_settings(name, value):
     with pytest.raises(ValueError, match=f"`{name}` must"):
         EvalSettings(**{name: value})
+
+
+NAMED = np.array(["cat", "dog", "eel"])
+
+
+@pytest.mark.parametrize("form", [lambda y: NAMED[y], lambda y: NAMED[y].astype(object), lambda y: NAMED[y].tolist()])
+@pytest.mark.usefixtures("no_shape_checks")
+def test_labels_may_be_names(form):
+    labels, test_labels = np.array([0, 1, 2, 0, 1, 2]), np.array([2, 1, 0, 0])
+    x, test_x = np.eye(3, dtype=np.float32)[labels], np.eye(3, dtype=np.float32)[test_labels]
+    settings = EvalSettings(networks=2, epochs=20, device="cpu")
+    expected = evaluate(x, labels, test_x, test_labels, settings=settings)
+    found = evaluate(x, form(labels), test_x, form(test_labels), settings=settings)
+    assert found.accuracies == expected.accuracies
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_names_beside_numbers_are_refused():
+    x, names = np.eye(3, dtype=np.float32), NAMED
+    with pytest.raises(ValueError, match="`labels` must hold names of classes as `test_labels` does, got numbers"):
+        evaluate(x, np.arange(3), x, names)
+    with pytest.raises(ValueError, match="`test_labels` must hold names of classes as `labels` does, got numbers"):
+        evaluate(x, names, x, np.arange(3))

@@ -73,7 +73,7 @@ def test_pictures_of_floats_run_from_black_to_white(tmp_path):
     x[0, 0, 0] = [-1, 0, 1, 1]
     data = read_labelled(archive(tmp_path, x=x, y=LABELS))
     assert data.picture(0)[0, 0].tolist() == [0, 128, 255, 255]
-    assert data.picture(1).max() == 0
+    assert data.picture(1).max() == 128  # the same grey in every image
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,8 @@ def test_pictures_of_floats_run_from_black_to_white(tmp_path):
         ({"x": np.eye(4)}, "must have an array of labels, one of y"),
         ({"x": np.eye(4), "y": LABELS[:3]}, "y must be 4, one a sample, got 3"),
         ({"x": np.eye(4), "y": LABELS, "ids": LABELS[:3]}, "ids must be 4, one a sample, got 3"),
-        ({"x": np.eye(4), "y": np.eye(4)}, "y must be a class a row"),
+        ({"x": np.eye(4), "y": np.eye(4) / 2}, "y must be a class a row, got probabilities or several labels a row"),
+        ({"x": np.eye(4), "y": np.ones((4, 2))}, r"save y\.argmax\(1\)"),
         ({"x": np.eye(4), "y": LABELS + 0.5}, "must have whole numbers or texts as labels"),
         ({"x": np.array(list("abcd")), "y": LABELS}, "samples must be numbers"),
         ({"x": np.zeros((4, 0)), "y": LABELS}, "samples must be numbers of at least two axes"),
@@ -102,7 +103,7 @@ def test_bad_archives_are_refused(tmp_path, arrays, said):
 
 
 def test_names_that_are_not_there_are_refused(tmp_path):
-    with pytest.raises(InputError, match="must have an array of row names, 'no', got x, y"):
+    with pytest.raises(InputError, match=r"must have an array 'no', got x, y\. Name another one: `--id NAME`"):
         read_labelled(archive(tmp_path, x=np.eye(4), y=LABELS), ReadSettings(row_id="no"))
 
 

@@ -91,7 +91,8 @@ def test_other_and_hidden_files_are_passed_over(tmp_path):
     save(tmp_path / "cat" / ".hidden.png")
     data = read_labelled(tmp_path)
     assert len(data) == 10
-    assert data.notes == ("1 files that are no images were passed over.",)
+    assert data.notes == ("1 file that is not an image was passed over, such as 'cat/notes.txt'.",)
+    assert data.skipped == (("cat/notes.txt", "not an image"), (".git", "hidden"), ("cat/.hidden.png", "hidden"))
 
 
 @pytest.mark.parametrize("follow", [False, True])
@@ -110,6 +111,7 @@ def test_links_out_of_the_folder(tmp_path, follow):
     skipped = dict(data.skipped)
     assert skipped.pop("cat/broken.png") == skipped.pop("dog/itself.png") == "a link to nothing"
     assert skipped.pop("cat/inside.png") == "a link to an image that is read already"
+    assert skipped.pop("dog/round") == skipped.pop("again") == "a link to a folder that is read already"
     assert data.class_names == ("cat", "dog")
     if follow:
         assert skipped == {"cat/link.png": "a link to an image that is read already"}
@@ -198,7 +200,7 @@ def test_bad_folders_are_refused(tmp_path):
     save(tmp_path / "dog" / "a.png")
     with pytest.raises(InputError, match="got 2 rows of 2 classes"):
         read_labelled(tmp_path)
-    with pytest.raises(InputError, match="got nothing there"):
+    with pytest.raises(InputError, match="there is no such file or folder"):
         read_labelled(tmp_path / "nowhere")
     (tmp_path / "x.bin").touch()
     with pytest.raises(InputError, match="must be a folder of images or a file ending in"):

@@ -62,7 +62,7 @@ def test_texts_become_a_column_each_unless_they_are_many(tmp_path):
     )
     data = read_labelled(path)
     assert data.x.tolist() == [[1, 1, 1, 0], [2, 0, 0, 1], [3, 1, 1, 0], [4, 0, 0, 1]]
-    assert data.notes[0] == "2 columns are no features and were passed over: note, empty."
+    assert data.notes[0] == "2 columns are not used as features: 'note' (4 different texts), 'empty' (no values)."
 
 
 @pytest.mark.parametrize("name", ["label", "Label", "target", "y", " class "])
@@ -252,7 +252,7 @@ def test_a_damaged_parquet_file_is_refused(tmp_path):
 def test_the_label_once_more_is_no_feature(tmp_path):
     lines = [f"{row},{row % 3},{'abc'[row % 3]},{row % 2}" for row in range(30)]
     data = read_labelled(write(tmp_path / "t.csv", rows("a,label,name,target", *lines)))
-    assert data.x.shape == (30, 3)  # the last is text, a column a value
+    assert data.x.shape == (30, 2)
     assert data.notes == (
         "Column 'name' is the label once more, and no feature.",
         "Column 'target' is taken for a feature: leave it out of the table if it tells the label.",

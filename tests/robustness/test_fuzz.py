@@ -211,9 +211,9 @@ def test_parquet_of_every_type_is_read_as_pandas_reads_it(tmp_path):
         }
     )
     parquet.write_table(table, path, row_group_size=70)
-    pd.testing.assert_frame_equal(unfolded(path, 100), pd.read_parquet(path))
+    pd.testing.assert_frame_equal(unfolded(path, 100).frame, pd.read_parquet(path))
     parquet.write_table(table.slice(0, 0), path)
-    pd.testing.assert_frame_equal(unfolded(path, 100), pd.read_parquet(path))
+    pd.testing.assert_frame_equal(unfolded(path, 100).frame, pd.read_parquet(path))
     with pytest.raises(ValueError, match="13 columns, more than 12"):
         unfolded(path, 12)
 
@@ -223,7 +223,7 @@ def test_the_named_index_of_a_parquet_file_is_a_column(tmp_path):
 
     table = pd.DataFrame({"a": [1.0, 2.0], "label": ["x", "y"]}, index=pd.Index([7, 9], name="key"))
     table.to_parquet(tmp_path / "data.parquet")
-    pd.testing.assert_frame_equal(unfolded(tmp_path / "data.parquet", 9), table.reset_index())
+    pd.testing.assert_frame_equal(unfolded(tmp_path / "data.parquet", 9).frame, table.reset_index())
 
 
 def test_tables_of_very_many_columns_are_refused_at_once(tmp_path):

@@ -122,7 +122,7 @@ def held(tmp_path_factory):
     """A folder that another process writes to, with files of its own."""
     folder = tmp_path_factory.mktemp("held") / "out"
     with holding(folder):
-        for name in ("scan.json", "scan.pt", "coreset.csv", "condense.pt"):
+        for name in ("one.txt", "two.csv", "three.npz", "four.pt"):
             (folder / name).write_text("of the first")
         yield folder
 

@@ -1,6 +1,7 @@
 """What a scan leaves, and what may be started in a folder that is not empty."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 
 from lossbuf.inputs import InputError, ReadSettings, read_labelled
+from lossbuf.results import MARKER
 from lossbuf.safe_csv import read_csv
 from lossbuf.scan import ScanFolder, ScanSettings, load_scan, scan
 
@@ -32,7 +34,7 @@ def finished(data, digits_folder, tmp_path_factory):
 def test_files_and_their_content(finished):
     folder, result = finished
     assert folder.is_finished
-    assert {path.name for path in folder.path.iterdir()} == {path.name for path in folder.files()}
+    assert {path.name for path in folder.path.iterdir()} == {MARKER, *(path.name for path in folder.files())}
     issues, clean = read_csv(folder.issues), read_csv(folder.clean)
     assert len(issues) == result.suspect_mask.sum()
     assert len(issues) + len(clean) == 500
@@ -70,9 +72,7 @@ def test_an_earlier_scan_is_not_overwritten(finished, data, digits_folder):
 
 def test_another_top_is_read_from_the_same_training(finished, data, digits_folder, tmp_path):
     folder, result = finished
-    other = ScanFolder(tmp_path)
-    for file in (folder.about, folder.state):
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    other = ScanFolder(shutil.copytree(folder.path, tmp_path, dirs_exist_ok=True))
     settings = replace(SETTINGS, top=7)
     other.begin(digits_folder[0], data, ReadSettings(), settings, resume=True)
     other.write(scan(data, settings, checkpoint=other.state), digits_folder[0])
@@ -84,8 +84,7 @@ def test_another_top_is_read_from_the_same_training(finished, data, digits_folde
 def test_another_bound_is_read_from_the_same_training(finished, data, digits_folder, tmp_path):
     folder, before = finished
     again, settings = ScanFolder(tmp_path), replace(SETTINGS, max_fdr=0.5)
-    for file in (folder.about, folder.state):
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(folder.path, tmp_path, dirs_exist_ok=True)
     again.begin(digits_folder[0], data, ReadSettings(), settings, resume=True)
     result = scan(data, settings, checkpoint=again.state)
     assert result.verdict.suspicion.tolist() == before.verdict.suspicion.tolist()
@@ -110,10 +109,10 @@ def test_unfinished_foreign_and_overwritten_folders(data, digits_folder, tmp_pat
     foreign.mkdir()
     (foreign / "clean.csv").write_text("mine")
     (foreign / "other.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"holds a file named clean\.csv"):
-        ScanFolder(foreign).begin(digits_folder[0], data, ReadSettings(), SETTINGS)
-    ScanFolder(foreign).begin(digits_folder[0], data, ReadSettings(), SETTINGS, overwrite=True)
-    assert {path.name for path in foreign.iterdir()} == {"scan.json", "other.txt"}
+    for asked in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(InputError, match=r"clean\.csv was not written by this command"):
+            ScanFolder(foreign).begin(digits_folder[0], data, ReadSettings(), SETTINGS, **asked)
+    assert {path.name: path.read_text() for path in foreign.iterdir()} == {"clean.csv": "mine", "other.txt": "mine"}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"kind": "other"}', b"[" * 100_000, b"\xff"])
@@ -126,33 +125,33 @@ def test_damaged_folders_are_refused(tmp_path, content):
 def test_a_source_in_the_way_is_refused(data, tmp_path):
     source = tmp_path / "clean.csv"
     source.write_text("mine")
-    with pytest.raises(InputError, match=r"must be another folder than that of clean\.csv"):
+    with pytest.raises(InputError, match=r"must be another place than .*clean\.csv"):
         ScanFolder(tmp_path).begin(source, data, ReadSettings(), SETTINGS, overwrite=True)
     assert source.read_text() == "mine"
 
 
-def test_results_written_anew_are_not_finished_before_the_last(finished, data, digits_folder, tmp_path, monkeypatch):
+def test_results_that_cannot_be_written_leave_the_earlier_ones(finished, data, digits_folder, tmp_path, monkeypatch):
     folder, result = finished
     other = ScanFolder(tmp_path)
-    for file in folder.files():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(folder.path, tmp_path, dirs_exist_ok=True)
     other.begin(digits_folder[0], data, ReadSettings(), SETTINGS, resume=True)
+    before = {file.name: file.read_bytes() for file in other.files()}
     monkeypatch.setattr("lossbuf.scan.folder.clean_table", lambda scan: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         other.write(result, digits_folder[0])
-    assert not other.is_finished
+    assert {file.name: file.read_bytes() for file in other.files()} == before
+    assert load_scan(tmp_path).data.ids == data.ids
 
 
 def test_a_source_that_changed_is_told(finished, tmp_path):
     folder, _ = finished
-    for file in folder.files():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(folder.path, tmp_path, dirs_exist_ok=True)
     about = json.loads(folder.about.read_text())
     (tmp_path / "scan.json").write_text(json.dumps(about | {"fingerprint": "0"}))
     with pytest.raises(InputError, match="must be as it was when"):
         load_scan(tmp_path)
     (tmp_path / "scan.json").write_text(json.dumps(about | {"source": str(tmp_path / "gone")}))
-    with pytest.raises(InputError, match="got nothing there"):
+    with pytest.raises(InputError, match="there is no such file or folder"):
         load_scan(tmp_path)
     for wrong in ({"read": {"no": 1}}, {"settings": {"epochs": 0}}, {"settings": None}, {"source": None}):
         (tmp_path / "scan.json").write_text(json.dumps(about | wrong))
@@ -160,10 +159,35 @@ def test_a_source_that_changed_is_told(finished, tmp_path):
             load_scan(tmp_path)
 
 
+def changed(root, name):
+    first, other = (sorted((root / f"digit {number}").iterdir())[0] for number in (0, 1))
+    if name == "new":
+        shutil.copy(first, first.with_name("more.png"))
+        return r"got 1 row new: digit 0/more\.png: scan it again"
+    if name == "gone":
+        first.unlink()
+        return rf"got 1 row missing: digit 0/{first.name}: scan"
+    if name == "moved":
+        first.rename(other.with_name("moved.png"))
+        return rf"got 1 row new: digit 1/moved\.png; 1 row missing: digit 0/{first.name}: scan"
+    shutil.copy(other, first)
+    return "got rows with another content: scan"
+
+
+@pytest.mark.parametrize("name", ["new", "gone", "moved", "replaced"])
+def test_what_changed_is_named(finished, digits_folder, tmp_path, name):
+    folder = ScanFolder(shutil.copytree(finished[0].path, tmp_path / "scan"))
+    root = shutil.copytree(digits_folder[0], tmp_path / "photos")
+    about = json.loads(folder.about.read_text())
+    folder.about.write_text(json.dumps(about | {"source": str(root)}))
+    said = changed(root, name)
+    with pytest.raises(InputError, match=said):
+        load_scan(folder.path)
+
+
 def test_a_damaged_state_is_refused(finished, tmp_path):
     folder, _ = finished
-    for file in folder.files():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(folder.path, tmp_path, dirs_exist_ok=True)
     content = folder.state.read_bytes()
     (tmp_path / "scan.pt").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match="must be a file saved by lossbuf"):

@@ -372,7 +372,7 @@ def test_bad_data(table, method):
         (X, None, "requires y to be passed"),
         (X[:0], y[:0], "minimum of 1 is required"),
         (X[:, :0], y, "0 feature"),
-        (X, X[:, :2], "1d array"),
+        (X, X[:, :2], "must be a label a row, or one-hot"),
         (X, X[:, 0], "Unknown label type"),
         (X, [None] * 48, "Unknown label type"),
         (X, [np.nan] + [0.0] * 47, "Input y contains NaN"),

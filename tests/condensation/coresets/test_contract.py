@@ -281,6 +281,9 @@ def test_features_far_from_zero(make, table, shift):
 def test_values_that_are_not_finite_are_refused(make, table, bad):
     X = table[0].copy()
     X[5, 1] = bad
+    if isinstance(make(), Random):  # which never looks at them
+        assert len(make(ipc=2).fit(X, table[1]).sample_indices_) == len(make(ipc=2).fit(*table).sample_indices_)
+        return
     for method in ("fit", "fit_resample"):
         with pytest.raises(ValueError, match=r"NaN|infinity"):
             getattr(make(ipc=2), method)(X, table[1])
@@ -296,7 +299,7 @@ def test_bad_data(make, table, images):
         (X, None, "requires y to be passed"),
         (X[:0], y[:0], "minimum of 1 is required"),
         (X[:, :0], y, "0 feature"),
-        (X, X[:, :2], "1d array"),
+        (X, X[:, :2], "must be a label a row, or one-hot"),
         (X, X[:, 0], "Unknown label type"),
         (X, [np.nan] + [0.0] * 59, "Input y contains NaN"),
         (np.moveaxis(images[0], 1, -1), y, r"np.moveaxis\(X, -1, 1\)"),
