@@ -23,7 +23,6 @@ from lossbuf.files import load_tensors, restoring, save_tensors
 from lossbuf.losses import weighted_mean_loss
 from lossbuf.planted import planting
 from lossbuf.posterior import LabelPosterior
-from lossbuf.restart import StartingPoint
 from lossbuf.rows import RowNames
 from lossbuf.states import check_same_kind, fingerprint
 from lossbuf.statistics import SampleStatistics
@@ -148,8 +147,6 @@ class LossBufferCallback(Watching):
         self.register_buffer("sample_weights", (~self.warm_up.held).float())
         self.weighted = self.warm_up.holds_back  # whether a sample weight is not 1
         self.dropped = False  # whether suspects were dropped or given less weight
-        self.start: StartingPoint | None = None
-        self._loaded_start: Mapping[str, Any] | None = None  # of a state loaded before `attach`
 
     @property
     def n_samples(self) -> int:
@@ -160,11 +157,6 @@ class LossBufferCallback(Watching):
     def epoch(self) -> int:
         """Epochs ended so far."""
         return self.dynamics.epoch
-
-    @property
-    def began_after(self) -> int:
-        """Epochs ended when the training last began anew: 0, or those of the warm-up."""
-        return self.warm_up.ended_after or 0 if self.warm_up.restarted else 0
 
     def loss(
         self,
@@ -301,26 +293,19 @@ class LossBufferCallback(Watching):
     def _epoch_losses(self) -> EpochLosses:
         label_loss, margin, place = self.dynamics.in_epoch()
         if self.planted is not None and self.planted.sown:
-            planted = self.planted.rows.to(label_loss.device)
-            label_loss = label_loss.index_fill(0, planted, float("nan"))
+            label_loss = label_loss.index_fill(0, self.planted.rows.to(label_loss.device), float("nan"))
         return epoch_losses(label_loss, margin, place, self.warm_up.held.to(label_loss.device))
 
     def _end_warm_up(self) -> None:
         """Give the rows held back to the training, and start that anew where labels were memorized."""
         self.sample_weights.fill_(1.0)
         self.weighted = False
-        drops = self.warm_up.memorized if self.posterior is None else self.posterior.audited
-        if drops and self.start is not None:
-            self.start.restore()
-            self.warm_up.restarted = True
-        self.start = None
+        self.warm_up.leave_start(restores=self.posterior is None or self.posterior.audited)
 
     def _end_warm_up_within(self) -> None:
         """End the warm-up in the middle of the only epoch: from here on outputs decide as they come."""
         self.flush()
-        found = False
-        if self.mode != "watch" and self.posterior is not None:
-            found = self.posterior.judge(self.dynamics.labels, self.noise_rate)
+        found = self.posterior is not None and self.posterior.judge(self.dynamics.labels, self.noise_rate)
         self.warm_up.end_within(found)
         self.sample_weights.fill_(1.0)
         self.weighted = self.dropped = found
@@ -345,15 +330,9 @@ class LossBufferCallback(Watching):
         Raises:
             ValueError: If the network or the optimizer is not one, or the training is shorter than the warm-up.
         """
-        if self.warm_up.ended_after is None:
-            if epochs is not None and self.warm_up.epochs is None and not self.epoch:
-                self.warm_up.set_length(epochs)
-                if self.posterior is not None:
-                    self.posterior.warmup = self.warm_up.longest
-            if self.mode != "watch" and self.warm_up.automatic and self.start is None:
-                self.start, self.warm_up.attached = StartingPoint(network, optimizer), True
-                if self._loaded_start is not None:
-                    self.start.load(self._loaded_start)
+        self.warm_up.attach(network, optimizer, None if self.epoch else epochs)
+        if self.posterior is not None:
+            self.posterior.warmup = self.warm_up.longest
         return self
 
     def statistics(self) -> SampleStatistics:
@@ -435,7 +414,6 @@ class LossBufferCallback(Watching):
             "told": list(self._told),
             "weighted": self.weighted,
             "dropped": self.dropped,
-            "start": None if self.start is None else self.start.state(),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -443,11 +421,6 @@ class LossBufferCallback(Watching):
         self.stage.load(state["stage"])
         self._told = list(state["told"])
         self.weighted, self.dropped = bool(state["weighted"]), bool(state["dropped"])
-        self._loaded_start = state["start"]
-        if self._loaded_start is None:  # the warm-up had ended, or nothing was attached
-            self.start = None
-        elif self.start is not None:
-            self.start.load(self._loaded_start)
 
     def check_state(self, state_dict: Mapping[str, Any]) -> None:
         """Raise ``ValueError`` where a state is of other settings or another data set."""

@@ -274,7 +274,11 @@ class _Run:
         self.step += 1
 
     def _rate(self) -> float:
-        begun = self.callback.began_after * self.steps_an_epoch if isinstance(self.callback, LossBufferCallback) else 0
+        begun = (
+            self.callback.warm_up.began_after * self.steps_an_epoch
+            if isinstance(self.callback, LossBufferCallback)
+            else 0
+        )
         total = self.settings.epochs * self.steps_an_epoch
         rise = max(1, total // 20)
         fall = (1 + math.cos(math.pi * (self.step - begun) / (total - begun))) / 2

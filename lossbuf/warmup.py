@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lossbuf import checks
+from lossbuf.restart import StartingPoint
 
 AUTO = "auto"
 """Value of ``warmup`` with which the data decide when the warm-up ends."""
@@ -111,6 +113,8 @@ class Warmup(nn.Module):
         self.memorized = self.restarted = self.within_epoch = False
         self.halved = self.attached = False
         self.learned = False  # whether the network predicts labels that it was not trained on better than chance
+        self.start: StartingPoint | None = None
+        self._loaded: Mapping[str, Any] | None = None  # of a state that was loaded before `attach`
         held = torch.zeros(n_samples, dtype=torch.bool)
         if self.automatic and holds_back:
             generator = torch.Generator().manual_seed(checks.non_negative_int("seed", seed))
@@ -157,17 +161,44 @@ class Warmup(nn.Module):
         """Take note that the warm-up ended in the middle of the only epoch, and whether outputs decide from then on."""
         self.halved, self.within_epoch = True, filters
 
-    def set_length(self, epochs: int) -> None:
-        """Take note of the epochs of the whole training, which an automatic warm-up takes at most half of.
+    def attach(self, network: nn.Module, optimizer: Optimizer, epochs: int | None = None) -> None:
+        """Remember the weights that the training starts with, until the warm-up has ended.
+
+        Args:
+            network: The network that trains.
+            optimizer: Its optimizer.
+            epochs: Epochs of the whole training, where they are known.
 
         Raises:
-            ValueError: If a warm-up of a fixed number of epochs takes all of them.
+            ValueError: If the network or the optimizer is not one, or a warm-up of a fixed number of epochs takes all
+                of them.
         """
-        checks.positive_int("epochs", epochs)
-        if self.automatic:
-            self.epochs, self.longest = epochs, max(self.least, longest(epochs))
-        elif self.filters:
-            _fixed(self.longest, epochs)
+        if epochs is not None and self.epochs is None and self.ended_after is None:
+            checks.positive_int("epochs", epochs)
+            if self.automatic:
+                self.epochs, self.longest = epochs, max(self.least, longest(epochs))
+            elif self.filters:
+                _fixed(self.longest, epochs)
+        if self.automatic and self.filters and self.ended_after is None and self.start is None:
+            self.start, self.attached = StartingPoint(network, optimizer), True
+            if self._loaded is not None:
+                self.start.load(self._loaded)
+
+    def leave_start(self, restores: bool) -> None:
+        """Forget those weights, once the warm-up has ended.
+
+        Args:
+            restores: Whether to go back to them before, where labels were memorized.
+        """
+        if self.memorized and restores and self.start is not None:
+            self.start.restore()
+            self.restarted = True
+        self.start = None
+
+    @property
+    def began_after(self) -> int:
+        """Epochs ended when the training last began anew: 0, or those of the warm-up."""
+        return (self.ended_after or 0) if self.restarted else 0
 
     @property
     def remaining(self) -> int | None:
@@ -190,18 +221,9 @@ class Warmup(nn.Module):
             [None if math.isnan(value) else value for value in (*losses.quarters, *losses[1:])]
             for losses in self.history
         ]
-        names = (
-            "ended_after",
-            "memorized",
-            "restarted",
-            "within_epoch",
-            "halved",
-            "attached",
-            "learned",
-            "longest",
-            "epochs",
-        )
-        return {"history": history, **{name: getattr(self, name) for name in names}}
+        start = None if self.start is None else self.start.state()
+        numbers = {"ended_after": self.ended_after, "longest": self.longest, "epochs": self.epochs}
+        return {"history": history, "start": start, **numbers, **{name: getattr(self, name) for name in _FLAGS}}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`get_extra_state` gave."""
@@ -210,6 +232,11 @@ class Warmup(nn.Module):
         self.ended_after = state["ended_after"]
         for name in _FLAGS:
             setattr(self, name, bool(state[name]))
+        self._loaded = state["start"]
+        if self._loaded is None:  # the warm-up had ended, or nothing was attached
+            self.start = None
+        elif self.start is not None:
+            self.start.load(self._loaded)
         self.longest, self.epochs = int(state["longest"]), state["epochs"]
 
 

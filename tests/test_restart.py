@@ -175,7 +175,7 @@ def test_a_state_loaded_before_attach_keeps_the_first_weights(easy_to_memorize):
     again = LossBufferCallback(labels, CLASSES, mode="filter")
     again.load_state_dict(callback.state_dict())
     again.attach(trained, optimizer)
-    again.start.restore()
+    again.warm_up.start.restore()
     assert torch.equal(trained[0].weight, first)
 
 
