@@ -82,7 +82,7 @@ class LossBufferCallback(Watching):
         planted: Share of the rows that train with a wrong label planted on purpose from the middle of the warm-up on,
             to see how many are found (:class:`~lossbuf.planted.PlantedLabels`); .01 to .05 is usual. For
             ``"posterior"`` and :meth:`loss` only. Statistics of these rows speak of the planted label.
-        planted_seed: Decides which.
+        planted_seed: Decides which, and which rows an automatic warm-up holds back.
         storage: Where the record of the samples lies: ``None`` with the network, ``"cpu"`` in the host's memory, or a
             folder, in files mapped to memory there. On a GPU it then takes 20 bytes a sample.
 
@@ -126,6 +126,7 @@ class LossBufferCallback(Watching):
         count = int(given.max()) + 1 if num_classes is None else num_classes
         super().__init__(count, window, _REASONS, log_probs=rank_by == "posterior")
         self.mode = checks.one_of("mode", mode, ("watch", "filter", "reweight"))
+        checks.non_negative_int("planted_seed", planted_seed)
         self.warm_up = Warmup(
             len(given), warmup, epochs, holds_back=mode != "watch", least=2 if planted else 1, seed=planted_seed
         )
@@ -287,7 +288,9 @@ class LossBufferCallback(Watching):
             self.sample_weights.copy_(torch.from_numpy(weights))
             if self.posterior is not None and self.posterior.is_audit(self.epoch):
                 self.sample_weights.masked_fill_(self.warm_up.held, 0.0)  # they stay out of sample
-            self.weighted = self.dropped = True
+            self.weighted = True
+            self.dropped = self.dropped or self.epoch != self.warm_up.epochs  # no step follows the last epoch
+        self.warm_up.within_epoch = False
         self._tell(self.epoch)
 
     def _epoch_losses(self) -> EpochLosses:
@@ -300,7 +303,8 @@ class LossBufferCallback(Watching):
         """Give the rows held back to the training, and start that anew where labels were memorized."""
         self.sample_weights.fill_(1.0)
         self.weighted = False
-        self.warm_up.leave_start(restores=self.posterior is None or self.posterior.audited)
+        ready = self.warm_up.leaves_time and self.warm_up.learned
+        self.warm_up.leave_start(restores=ready if self.posterior is None else self.posterior.audited)
 
     def _end_warm_up_within(self) -> None:
         """End the warm-up in the middle of the only epoch: from here on outputs decide as they come."""
@@ -423,8 +427,11 @@ class LossBufferCallback(Watching):
         self.weighted, self.dropped = bool(state["weighted"]), bool(state["dropped"])
 
     def check_state(self, state_dict: Mapping[str, Any]) -> None:
-        """Raise ``ValueError`` where a state is of other settings or another data set."""
+        """Raise ``ValueError`` where a state is of other settings, another data set or another network."""
         check_same_kind(self.state_dict(), state_dict)
+        start = state_dict["warm_up._extra_state"]["start"]
+        if self.warm_up.start is not None and start is not None:
+            self.warm_up.start.check(start)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Restore a state, whole or not at all.
@@ -434,6 +441,8 @@ class LossBufferCallback(Watching):
         """
         self.check_state(state_dict)
         found = super().load_state_dict(state_dict, strict, assign)
+        if self.posterior is not None:
+            self.posterior.warmup = self.warm_up.longest
         self._digest(self.stage.loaded(self.sample_weights.device))
         return found
 

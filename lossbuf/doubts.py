@@ -122,7 +122,7 @@ def of_memory(warm_up: Warmup, verdict: Verdict, mode: str) -> list[str]:
         if verdict.noise_rates is None or verdict.noise_rates[0] - verdict.noise_rates[1] < DISAGREEMENT:
             return []  # rows out of sample do not contradict
         mend = "Train for more epochs, so that the training can start anew without the suspects."
-    elif warm_up.attached:
+    elif warm_up.attached and not warm_up.learned:
         mend = "It learned nothing about rows that it was not trained on: use another network or better features."
     else:
         mend = "Call `attach(network, optimizer)` before the training, so that it can start anew without the suspects."

@@ -220,13 +220,15 @@ class LabelPosterior(HostRecord):
             return False
         labels = labels.to(self.before.device)
         reading = self._read(labels, refine=True)
+        share = float(reading.noise_rate) if noise_rate is None else noise_rate
+        self.purity.copy_(self._purity(reading, share))
+        if self.drops and bool(self.purity < PURITY) and warm_up is not None and warm_up.prolong():
+            return False
         self.settled_transition.copy_(reading.transition)
         self.settled_rate.copy_(reading.noise_rate)
         self.settled_error.copy_(reading.estimates[2])
         self.hidden.copy_(reading.hidden)
         self.settled = True
-        share = reading.noise_rate if noise_rate is None else noise_rate
-        self.purity.copy_(self._purity(reading, float(share)))
         self.dropping = self.drops and bool(self.purity >= PURITY)
         self.unmeasured = warm_up is not None and warm_up.automatic and len(warm_up.history) < 2
         if warm_up is not None and warm_up.memorized:

@@ -25,7 +25,7 @@ from lossbuf.thresholds import MaxFDR
 
 _KIND = "lossbuf.training"
 _STATE = ("of", "step", "network", "optimizer", "callback", "order_state", "in_epoch", "generator", "rng", "cuda_rng",
-          "loss_sum", "history")  # fmt: skip
+          "loss_sum", "history", "began")  # fmt: skip
 
 
 STEPS = 32
@@ -233,6 +233,7 @@ class _Run:
         self._data = "" if checkpoint is None else _digest(x)
         self.steps_an_epoch = math.ceil(len(self.rows) / settings.batch_size)
         self.step = 0
+        self.began = 0  # the step with which the training last began anew
         self.history = History()
         self.order_generator = torch.Generator().manual_seed(settings.seed)
         self.order_state = self.order_generator.get_state()
@@ -274,20 +275,20 @@ class _Run:
         self.step += 1
 
     def _rate(self) -> float:
-        begun = (
-            self.callback.warm_up.began_after * self.steps_an_epoch
-            if isinstance(self.callback, LossBufferCallback)
-            else 0
-        )
-        total = self.settings.epochs * self.steps_an_epoch
+        step, total = self.step - self.began, self.settings.epochs * self.steps_an_epoch
         rise = max(1, total // 20)
-        fall = (1 + math.cos(math.pi * (self.step - begun) / (total - begun))) / 2
-        return self.settings.lr * min(1.0, (self.step - begun + 1) / rise) * fall
+        fall = (1 + math.cos(math.pi * step / (total - self.began))) / 2
+        return self.settings.lr * min(1.0, (step + 1) / rise) * fall
+
+    def _restarted(self) -> bool:
+        return isinstance(self.callback, LossBufferCallback) and self.callback.warm_up.restarted
 
     def end_epoch(self, after_epoch: Callable[[nn.Module], Any] | None) -> None:
         """Close the books of an epoch."""
         if self.callback is not None:
+            before = self._restarted()
             self.callback.end_epoch()
+            self.began = self.step if self._restarted() and not before else self.began
         self.history.loss.append(float(self.loss_sum) / self.steps_an_epoch)
         self.loss_sum.zero_()
         self.order = self.order[:0]
@@ -316,6 +317,7 @@ class _Run:
                 "cuda_rng": cuda,
                 "loss_sum": self.loss_sum,
                 "history": asdict(self.history),
+                "began": self.began,
             },
         )
 
@@ -354,7 +356,7 @@ class _Run:
         if state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
         self.loss_sum.copy_(state["loss_sum"])
-        self.history = History(**state["history"])
+        self.history, self.began = History(**state["history"]), int(state["began"])
 
     def _identity(self) -> dict[str, Any]:
         callback = self.kept if isinstance(self.kept, LossBufferCallback) else None

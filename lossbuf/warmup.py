@@ -153,7 +153,11 @@ class Warmup(nn.Module):
             rows: Rows of this epoch so far.
             epoch: Epochs ended so far.
         """
-        if not (self.automatic and self.epochs == 1 and epoch == 0) or self.halved or self.ended_after is not None:
+        if (
+            not (self.automatic and self.filters and self.epochs == 1 and epoch == 0)
+            or self.halved
+            or self.ended_after is not None
+        ):
             return False
         return 2 * rows >= len(self.held)
 
@@ -179,7 +183,9 @@ class Warmup(nn.Module):
                 self.epochs, self.longest = epochs, max(self.least, longest(epochs))
             elif self.filters:
                 _fixed(self.longest, epochs)
-        if self.automatic and self.filters and self.ended_after is None and self.start is None:
+        if not (self.automatic and self.filters) or self.ended_after is not None or self.longest == 1:
+            return  # within the first epoch nothing is memorized
+        if self.start is None or self.start.network is not network or self.start.optimizer is not optimizer:
             self.start, self.attached = StartingPoint(network, optimizer), True
             if self._loaded is not None:
                 self.start.load(self._loaded)
@@ -196,14 +202,24 @@ class Warmup(nn.Module):
         self.start = None
 
     @property
-    def began_after(self) -> int:
-        """Epochs ended when the training last began anew: 0, or those of the warm-up."""
-        return (self.ended_after or 0) if self.restarted else 0
-
-    @property
     def remaining(self) -> int | None:
         """Epochs of the training after the warm-up, where their number is known."""
         return None if self.epochs is None or self.ended_after is None else self.epochs - self.ended_after
+
+    def prolong(self) -> bool:
+        """Take an epoch more where a short training has one left and no labels were memorized; whether that is so."""
+        left = self.remaining
+        if (
+            not self.automatic
+            or self.memorized
+            or left is None
+            or left < 2
+            or self.epochs is None
+            or self.epochs > SHORT
+        ):
+            return False
+        self.ended_after, self.longest = None, self.longest + 1
+        return True
 
     @property
     def leaves_time(self) -> bool:
@@ -221,7 +237,8 @@ class Warmup(nn.Module):
             [None if math.isnan(value) else value for value in (*losses.quarters, *losses[1:])]
             for losses in self.history
         ]
-        start = None if self.start is None else self.start.state()
+        start = self._loaded if self.ended_after is None else None
+        start = start if self.start is None else self.start.state()
         numbers = {"ended_after": self.ended_after, "longest": self.longest, "epochs": self.epochs}
         return {"history": history, "start": start, **numbers, **{name: getattr(self, name) for name in _FLAGS}}
 
@@ -237,7 +254,8 @@ class Warmup(nn.Module):
             self.start = None
         elif self.start is not None:
             self.start.load(self._loaded)
-        self.longest, self.epochs = int(state["longest"]), state["epochs"]
+        if state["epochs"] is not None or self.epochs is None:  # else the length is known here alone
+            self.longest, self.epochs = int(state["longest"]), state["epochs"]
 
 
 _FLAGS = ("memorized", "restarted", "within_epoch", "halved", "attached", "learned")

@@ -32,6 +32,7 @@ class Watching(nn.Module):
 
     class_probe: Tensor
     counter: Tensor
+    records_training = True  # where it is a module of the network, that network's weights may be restored without it
 
     def __init__(self, num_classes: int, window: int, reasons: Sequence[str], log_probs: bool = False) -> None:
         super().__init__()

@@ -129,8 +129,9 @@ def test_the_only_epoch_filters_in_its_second_half(easy_to_memorize):
     x, labels, _ = easy_to_memorize
     callback = LossBufferCallback(labels, CLASSES, mode="filter", epochs=1)
     seen = plain(x, labels, callback, attaches=True, epochs=1)
-    assert seen.warm_up.within_epoch
+    assert seen.warm_up.halved
     assert seen.dropped
+    assert not seen.warm_up.within_epoch  # outputs decide in that epoch alone
     probe = callback.posterior.keeps(8 * torch.eye(CLASSES), torch.tensor([0, 1, 2, 0]))
     assert probe.tolist() == [1.0, 1.0, 1.0, 0.0]
 
@@ -228,3 +229,62 @@ def test_a_selector_on_data_that_are_memorized_at_once(easy_to_memorize):
     selector.fit(x.numpy(), labels.numpy())
     assert selector.noise_rate_ == pytest.approx(wrong.mean(), abs=0.06)
     assert wrong[selector.sample_indices_].mean() < 0.25
+
+
+def test_a_callback_that_is_a_module_of_the_network_goes_on(easy_to_memorize):
+    x, labels, _ = easy_to_memorize
+
+    class WithCallback(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.callback = network(), LossBufferCallback(labels, CLASSES, mode="filter")
+
+        def forward(self, batch):
+            return self.body(batch)
+
+    trained = build(WithCallback, SETTINGS)
+    train(trained, x, labels, SETTINGS, callback=trained.callback)
+    assert trained.callback.epoch == EPOCHS
+    assert trained.callback.warm_up.restarted
+    assert trained.callback.posterior.audited
+
+
+def test_a_callback_that_started_anew_may_see_another_training(easy_to_memorize):
+    x, labels, _ = easy_to_memorize
+    callback, _ = run(x, labels)
+    trained = build(network, SETTINGS)
+    short = TrainSettings(epochs=3, batch_size=100, lr=0.1, device="cpu")
+    history = train(trained, x, labels, short, callback=callback)
+    assert len(history.loss) == 3
+    assert np.isfinite(history.loss).all()
+
+
+def test_another_network_takes_the_place_of_the_first(easy_to_memorize):
+    _, labels, _ = easy_to_memorize
+    first, second = network(), network()
+    callback = LossBufferCallback(labels, CLASSES, mode="filter")
+    for trained in (first, second):
+        callback.attach(trained, torch.optim.SGD(trained.parameters(), 0.1))
+    assert callback.warm_up.start.network is second
+
+
+def test_a_state_saved_without_its_network_keeps_the_first_weights(easy_to_memorize):
+    _, labels, _ = easy_to_memorize
+    trained = network()
+    optimizer = torch.optim.SGD(trained.parameters(), 0.1)
+    first = LossBufferCallback(labels, CLASSES, mode="filter", epochs=20).attach(trained, optimizer)
+    between = LossBufferCallback(labels, CLASSES, mode="filter", epochs=20)
+    between.load_state_dict(first.state_dict())
+    last = LossBufferCallback(labels, CLASSES, mode="filter", epochs=20)
+    last.load_state_dict(between.state_dict())
+    with torch.no_grad():
+        trained[0].weight.zero_()
+    last.attach(trained, optimizer).warm_up.start.restore()
+    assert bool((trained[0].weight != 0).any())
+    assert last.posterior.warmup == last.warm_up.longest
+
+
+def test_lazy_networks_are_refused_by_name():
+    lazy = nn.LazyLinear(2)
+    with pytest.raises(ValueError, match="`network` must have all its weights, got lazy modules"):
+        LossBufferCallback([0, 1], mode="filter").attach(lazy, torch.optim.SGD([torch.zeros(1)], 0.1))

@@ -147,3 +147,16 @@ def test_its_state_is_plain_and_complete():
     again.load_state_dict(rule.state_dict())
     assert again.get_extra_state() == rule.get_extra_state()
     assert all(value is None or math.isfinite(value) for row in rule.get_extra_state()["history"] for value in row)
+
+
+def test_a_short_training_may_take_an_epoch_more():
+    rule = Warmup(1000, "auto", 3, holds_back=True)
+    assert rule.end_epoch(1, losses(2.2, 2.2), LABELS)
+    assert rule.prolong()
+    assert rule.ended_after is None
+    assert rule.end_epoch(2, losses(2.0, 2.0), LABELS)
+    assert not rule.prolong()  # one epoch is left to filter in
+    long = Warmup(1000, "auto", 20, holds_back=True)
+    assert not any(long.end_epoch(epoch, losses(2.2, 2.2), LABELS) for epoch in range(1, 6))
+    assert long.end_epoch(6, losses(2.2, 2.2), LABELS)
+    assert not long.prolong()

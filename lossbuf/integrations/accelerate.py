@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
-from lossbuf.integrations.steps import Rows, load_from, of_training, save_into
+from lossbuf.integrations.steps import Rows, attach, load_from, of_training, save_into
 
 
 class AcceleratedLossBuffer:
@@ -92,7 +92,7 @@ class AcceleratedLossBuffer:
             DistributedType.MULTI_CPU,
         )
         if len(models) == len(optimizers) == 1 and whole:
-            self.callback.attach(models[0], optimizers[0].optimizer)
+            attach(self.callback, models[0], optimizers[0].optimizer)
 
     def end_epoch(self) -> None:
         """Mark the end of a pass over the data, in all processes."""

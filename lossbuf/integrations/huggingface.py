@@ -17,7 +17,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
-from lossbuf.integrations.steps import Rows, close, keeps_loss, load_from, save_into
+from lossbuf.integrations.steps import Rows, attach, close, keeps_loss, load_from, save_into
 
 ROWS = "lossbuf_rows"
 """What the rows are called in a batch, and in samples that are numbered here."""
@@ -253,7 +253,7 @@ class _Epochs(TrainerCallback):
         self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **kwargs: Any
     ) -> None:
         if self.attaches and model is not None and optimizer is not None:
-            self.callback.attach(model, getattr(optimizer, "optimizer", optimizer), math.ceil(state.num_train_epochs))
+            attach(self.callback, model, getattr(optimizer, "optimizer", optimizer), math.ceil(state.num_train_epochs))
         # A checkpoint written with the last step of an epoch comes before the epoch's end, and is resumed after it.
         if float(state.epoch or 0).is_integer():
             close(self.callback)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
-from lossbuf.integrations.steps import close, is_open, keeps_loss, labels_and_rows, settle
+from lossbuf.integrations.steps import attach, close, is_open, keeps_loss, labels_and_rows, settle
 
 _WHOLE_WEIGHTS = (SingleDeviceStrategy, DDPStrategy)
 """Strategies under which each process holds all weights, so that they can be copied and put back."""
@@ -69,7 +69,7 @@ class LightningLossBuffer(pl.Callback):
         """Attach the network and put the callback's loss behind ``training_step``: hooks see a step too late."""
         epochs = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs > 0 else None
         if len(trainer.optimizers) == 1 and isinstance(trainer.strategy, _WHOLE_WEIGHTS):
-            self.callback.attach(pl_module, trainer.optimizers[0], epochs)
+            attach(self.callback, pl_module, trainer.optimizers[0], epochs)
         if self.own_steps:
             return
         if not pl_module.automatic_optimization:

@@ -15,7 +15,7 @@ from torch.utils.data.dataloader import DataLoader
 
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
-from lossbuf.integrations.steps import close, of_training
+from lossbuf.integrations.steps import attach, close, of_training
 
 _STATE = "callback."
 
@@ -118,7 +118,7 @@ class LossBufferClassifier(NeuralNetClassifier):
         callback = self._criterion().callback
         # Of a net that is fitted bit by bit only the first part is known here.
         epochs = self.max_epochs if callback.warm_up.automatic else None
-        callback.attach(self.module_, self.optimizer_, epochs)
+        attach(callback, self.module_, self.optimizer_, epochs)
 
     def on_epoch_begin(self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **kwargs: Any) -> None:
         """skorch's; ends an epoch that was cut short."""

@@ -6,7 +6,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+from torch.optim import Optimizer
 
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
@@ -50,6 +52,12 @@ def of_training(logits: Any) -> Tensor:
         mend = "Give it the steps of the training only; an evaluation has a loss of its own."
         raise ValueError(checks.problem("logits", "must be those of a training step", "some without gradient", mend))
     return logits
+
+
+def attach(callback: LossBufferCallback, network: nn.Module, optimizer: Optimizer, epochs: int | None = None) -> None:
+    """Attach network and optimizer before the training, but for a network whose first batch is to make its weights."""
+    if not any(isinstance(value, UninitializedParameter) for value in network.parameters()):
+        callback.attach(network, optimizer, epochs)
 
 
 def keeps_loss(callback: LossBufferCallback) -> bool:
