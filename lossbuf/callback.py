@@ -183,7 +183,7 @@ class LossBufferCallback(Watching):
         labels: Integer[Tensor, " batch"],
         indices: Integer[Tensor, " batch"] | Sequence[Hashable],
     ) -> Float[Tensor, " batch"]:
-        """Take note of a batch, without waiting for the GPU.
+        """Take note of a batch, without waiting for the GPU but once, in the middle of a training of one epoch.
 
         Args:
             logits: Outputs of the network in training, shape ``(batch, num_classes)``, any floating dtype.
