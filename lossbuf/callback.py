@@ -34,7 +34,7 @@ from lossbuf.weighting import hard_weights, soft_weights
 
 _KIND = "lossbuf.callback"
 _VERSION = 4
-HALF = 0.5  # a weight below which a row hardly counts as trained on
+_HALF = 0.5  # the weight below which a row hardly counts as trained on
 _REASONS = ("not_finite", "label_out_of_range", "unknown_row", "other_label")
 
 
@@ -258,7 +258,7 @@ class LossBufferCallback(Watching):
             means = (mean.index_select(0, known_labels) for mean in self.rings.class_means())
             self.dynamics.record(known_rows, fresh, losses, *means)
             if self.posterior is not None and log_probs is not None:
-                in_training = self.sample_weights.index_select(0, known_rows) > HALF
+                in_training = self.sample_weights.index_select(0, known_rows) > _HALF
                 self.posterior.record(known_rows, fresh, log_probs, self.epoch, in_training)
 
     def end_epoch(self) -> None:

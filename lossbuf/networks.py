@@ -180,6 +180,18 @@ def default_lr(sample_shape: torch.Size | tuple[int, ...], n_samples: int | None
     return 0.02 if is_small(sample_shape, n_samples) else 0.05
 
 
+STEPS = 32
+"""Steps per epoch that :func:`batch_size_of` aims at."""
+
+
+def batch_size_of(n_samples: int) -> int:
+    """Batch size with at least :data:`STEPS` steps per epoch: a power of two from 8 to 128.
+
+    In fewer steps a network does not learn the classes before the warm-up ends.
+    """
+    return 2 ** min(7, max(3, int(math.log2(max(1, n_samples // STEPS)))))
+
+
 def is_small(sample_shape: torch.Size | tuple[int, ...], n_samples: int | None) -> bool:
     """Whether :func:`default_network` is linear for so many samples."""
     few = n_samples is not None and n_samples < FEW_ROWS

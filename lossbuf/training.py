@@ -28,18 +28,6 @@ _STATE = ("of", "step", "network", "optimizer", "callback", "order_state", "in_e
           "loss_sum", "history", "began")  # fmt: skip
 
 
-STEPS = 32
-"""Steps per epoch that :func:`batch_size_of` aims at."""
-
-
-def batch_size_of(n_samples: int) -> int:
-    """Batch size with at least :data:`STEPS` steps per epoch: a power of two from 8 to 128.
-
-    In fewer steps a network does not learn the classes before the warm-up ends.
-    """
-    return 2 ** min(7, max(3, int(math.log2(max(1, n_samples // STEPS)))))
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """How to train: SGD with Nesterov momentum, the rate falling along a cosine after a short linear rise.

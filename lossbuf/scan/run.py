@@ -24,9 +24,9 @@ from lossbuf.checks import LossBufferWarning
 from lossbuf.data import standardised
 from lossbuf.export import issue_table
 from lossbuf.inputs import InputError, LabelledData
-from lossbuf.networks import MLP, ConvNet, default_lr, default_network, resnet9, resnet18
+from lossbuf.networks import MLP, ConvNet, batch_size_of, default_lr, default_network, resnet9, resnet18
 from lossbuf.scores import suspicion_order
-from lossbuf.training import TrainSettings, batch_size_of, build, train
+from lossbuf.training import TrainSettings, build, train
 from lossbuf.verdict import Verdict, table
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
 from lossbuf.data import standardised
-from lossbuf.networks import default_lr, default_network
+from lossbuf.networks import batch_size_of, default_lr, default_network
 from lossbuf.selectors.base import RowSelector
 from lossbuf.thresholds import CutRule
-from lossbuf.training import TrainSettings, batch_size_of, build, train
+from lossbuf.training import TrainSettings, build, train
 from lossbuf.verdict import Verdict
 from lossbuf.weighting import soft_weights
 
