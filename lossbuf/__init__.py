@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-from lossbuf.buffers import ClassLossBuffer, LossBuffers
 from lossbuf.callback import LossBufferCallback, LossBufferWarning
 from lossbuf.data import IndexedDataset
+from lossbuf.detection.from_probabilities import find_label_issues, label_quality
+from lossbuf.detection.thresholds import Cut, KnownRate, MaxF1, MaxFDR, Mixture, Otsu
+from lossbuf.detection.verdict import Verdict
 from lossbuf.export import label_issues
-from lossbuf.interchange import find_label_issues, label_quality
-from lossbuf.losses import SampleLosses, sample_losses
-from lossbuf.thresholds import Cut, KnownRate, MaxF1, MaxFDR, Mixture, Otsu
-from lossbuf.verdict import Verdict
+from lossbuf.recording.buffers import ClassLossBuffer, LossBuffers
+from lossbuf.recording.losses import SampleLosses, sample_losses
 
 if TYPE_CHECKING:
     from lossbuf.selectors import LossBufferSelector

@@ -15,22 +15,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lossbuf import checks, doubts
+from lossbuf import checks
 from lossbuf.checks import LossBufferWarning
-from lossbuf.distributed import PADDING, Block, check_agreement, is_first, world_size
-from lossbuf.dynamics import SampleDynamics
+from lossbuf.detection import diagnostics as doubts
+from lossbuf.detection.planted import planting
+from lossbuf.detection.posterior import LabelPosterior
+from lossbuf.detection.thresholds import Cut, CutRule
+from lossbuf.detection.verdict import RANKINGS, Verdict, by_posterior, by_statistic, cut_rule, table
+from lossbuf.detection.warmup import AUTO, EpochLosses, Warmup, epoch_losses, label_shares
+from lossbuf.detection.weighting import hard_weights, soft_weights
 from lossbuf.files import load_tensors, restoring, save_tensors
-from lossbuf.losses import weighted_mean_loss
-from lossbuf.planted import planting
-from lossbuf.posterior import LabelPosterior
-from lossbuf.rows import RowNames
-from lossbuf.states import check_same_kind, fingerprint
-from lossbuf.statistics import SampleStatistics
-from lossbuf.thresholds import Cut, CutRule
-from lossbuf.verdict import RANKINGS, Verdict, by_posterior, by_statistic, cut_rule, table
-from lossbuf.warmup import AUTO, EpochLosses, Warmup, epoch_losses, label_shares
-from lossbuf.watching import Watching
-from lossbuf.weighting import hard_weights, soft_weights
+from lossbuf.recording.dynamics import SampleDynamics
+from lossbuf.recording.losses import weighted_mean_loss
+from lossbuf.recording.process_group import PADDING, Block, check_agreement, is_first, world_size
+from lossbuf.recording.recorder import Watching
+from lossbuf.recording.row_names import RowNames
+from lossbuf.recording.sample_statistics import SampleStatistics
+from lossbuf.recording.saved_state import check_same_kind, fingerprint
 
 _KIND = "lossbuf.callback"
 _VERSION = 4
@@ -64,23 +65,23 @@ class LossBufferCallback(Watching):
         window: Losses kept a class and ring.
         mode: ``"watch"`` changes nothing in training; ``"filter"`` gives suspects weight 0 and ``"reweight"`` less
             weight, anew after every epoch from the end of the warm-up (with ``"posterior"`` only if the rows kept are
-            then expected to be pure enough, see :class:`~lossbuf.posterior.LabelPosterior`).
+            then expected to be pure enough, see :class:`~lossbuf.detection.posterior.LabelPosterior`).
         warmup: Epochs before ``"filter"`` or ``"reweight"`` begins, at least 1: enough for the network to know the
             classes, too few for it to memorize wrong labels. With ``"auto"`` the data decide: 5 to 10 % of the rows
             are recorded but not trained on until then, and their label losses show when labels start to be memorized
-            (:class:`~lossbuf.warmup.Warmup`). In mode ``"watch"`` no row is held back.
+            (:class:`~lossbuf.detection.warmup.Warmup`). In mode ``"watch"`` no row is held back.
         epochs: Epochs of the whole training, where they are known. An automatic warm-up then takes at most half of
             them.
         rank_by: What to rank by: ``"posterior"``, the log-odds that the label is wrong, or one of
-            :data:`~lossbuf.statistics.SUSPICIONS`.
+            :data:`~lossbuf.recording.sample_statistics.SUSPICIONS`.
         noise_rate: Share of wrong labels, where it is known.
         max_fdr: Largest share of right labels among the suspects to put up with, as an alternative; for ``"posterior"``
             only.
-        cut: Rule that sets the cut, as another. By default :class:`~lossbuf.thresholds.MaxF1` where suspects were
-            dropped while training, else as many rows are suspects as labels are estimated to be wrong; with another
-            ranking :class:`~lossbuf.thresholds.Mixture` decides.
+        cut: Rule that sets the cut, as another. By default :class:`~lossbuf.detection.thresholds.MaxF1` where suspects
+            were dropped while training, else as many rows are suspects as labels are estimated to be wrong; with
+            another ranking :class:`~lossbuf.detection.thresholds.Mixture` decides.
         planted: Share of the rows that train with a wrong label planted on purpose from the middle of the warm-up on,
-            to see how many are found (:class:`~lossbuf.planted.PlantedLabels`); .01 to .05 is usual. For
+            to see how many are found (:class:`~lossbuf.detection.planted.PlantedLabels`); .01 to .05 is usual. For
             ``"posterior"`` and :meth:`loss` only. Statistics of these rows speak of the planted label.
         planted_seed: Decides which, and which rows an automatic warm-up holds back.
         storage: Where the record of the samples lies: ``None`` with the network, ``"cpu"`` in the host's memory, or a
@@ -389,7 +390,7 @@ class LossBufferCallback(Watching):
         Returns:
             A table with one row a sample: ``id``, ``given_label``, ``suggested_label`` (for a suspect the class it is
             likely of, else the given label), ``is_suspect``, ``wrong_probability`` (with ``"posterior"``), and every
-            statistic of :class:`~lossbuf.statistics.SampleStatistics`. The index is the row number.
+            statistic of :class:`~lossbuf.recording.sample_statistics.SampleStatistics`. The index is the row number.
         """
         return table(self._told_verdict(), self.statistics(), self.dynamics.labels, self.ids)
 

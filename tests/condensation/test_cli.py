@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from condensation.artifact import CondensedSet
 from condensation.cli import CONDENSERS, CORESETS, app
-from condensation.condenser import RealImages
-from lossbuf.safe_csv import read_csv
+from condensation.learned.condenser import RealImages
+from lossbuf.files.safe_csv import read_csv
 
 
 def run(*arguments):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lossbuf.sketch import ScoreSketch
+from lossbuf.detection.thresholds import KnownRate, Mixture
 from lossbuf.streams.cut import find_edge
-from lossbuf.thresholds import KnownRate, Mixture
+from lossbuf.streams.sketch import ScoreSketch
 
 KINDS = {
     "spread": lambda draws, size: draws.normal(size=size),
