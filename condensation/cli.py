@@ -1,5 +1,4 @@
-"""The ``lossbuf`` command, whole: what :mod:`lossbuf.cli.commands` has, and ``lossbuf coreset`` and ``lossbuf
-condense``."""
+"""The whole ``lossbuf`` command: the commands of :mod:`lossbuf.cli`, with ``lossbuf coreset`` and ``lossbuf condense``."""
 
 from __future__ import annotations
 

@@ -194,8 +194,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def data_sets(text: str) -> list[str]:
-    """Data sets of a comma-separated text, by name, or by the path of a file that :mod:`benchmarks.common.data`
-    reads."""
+    """The data sets of a comma-separated text: names, or paths of files that :mod:`benchmarks.common.data` reads."""
     own = [part.strip() for part in text.split(",") if part.strip().endswith(".npz")]
     named = [part for part in text.split(",") if part.strip() not in own]
     return [*(listed("dataset", ",".join(named), DATASETS) if named else []), *own]

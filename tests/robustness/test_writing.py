@@ -100,7 +100,7 @@ def test_other_errors_come_as_they_are(tmp_path, error):
 
 HOLD = """
 import sys, time
-from lossbuf.locks import alone_in
+from lossbuf.files.locks import alone_in
 with alone_in(sys.argv[1]):
     print("held", flush=True)
     time.sleep(99)

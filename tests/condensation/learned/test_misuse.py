@@ -77,7 +77,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told_before_the_work(tmp_path):
 
 
 def test_what_a_callback_breaks_off_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr("condensation.learning._SECONDS", 0.0)
+    monkeypatch.setattr("condensation.learned.run._SECONDS", 0.0)
 
     def broken(progress):
         raise KeyboardInterrupt
