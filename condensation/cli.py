@@ -1,4 +1,4 @@
-"""The whole ``lossbuf`` command: the commands of :mod:`lossbuf.cli`, with ``lossbuf coreset`` and ``lossbuf condense``."""
+"""The whole ``lossbuf`` command: that of :mod:`lossbuf.cli`, with ``lossbuf coreset`` and ``lossbuf condense``."""
 
 from __future__ import annotations
 
