@@ -40,7 +40,7 @@ class Anchored(NamedTuple):
     unsupported: Tensor
 
     def hidden(self) -> Bool[Tensor, " num_classes"]:
-        """True where more than half of a class's labels seem wrong, by more than two standard errors, or all of them."""
+        """True where more than half of the labels of a class seem wrong, by two standard errors, or all of them."""
         return self.unsupported | (self.matrix.diagonal() + self.counts.clamp(min=1).rsqrt() < 0.5)
 
     def rate_error(self, labels: Int[Tensor, " n_samples"]) -> Float[Tensor, ""]:

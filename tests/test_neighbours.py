@@ -207,7 +207,8 @@ def test_a_callback_with_features_goes_on_from_its_state_with_the_same_bits() ->
     other = LossBufferCallback(labels, 4, mode="filter", epochs=6, features=x)
     other.load_state_dict(whole.state_dict())
     assert np.array_equal(whole.verdict().suspicion, other.verdict().suspicion)
-    assert other.posterior is not None and whole.posterior is not None
+    assert other.posterior is not None
+    assert whole.posterior is not None
     assert other.posterior.weights == whole.posterior.weights
 
 
