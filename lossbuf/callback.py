@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Integer
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lossbuf import checks
 from lossbuf.checks import LossBufferWarning
 from lossbuf.detection import diagnostics as doubts
+from lossbuf.detection.neighbours import as_features, nearest
 from lossbuf.detection.planted import planting
 from lossbuf.detection.posterior import LabelPosterior
 from lossbuf.detection.thresholds import Cut, CutRule
@@ -34,7 +35,7 @@ from lossbuf.recording.sample_statistics import SampleStatistics
 from lossbuf.recording.saved_state import check_same_kind, fingerprint
 
 _KIND = "lossbuf.callback"
-_VERSION = 4
+_VERSION = 5
 _HALF = 0.5  # the weight below which a row hardly counts as trained on
 _REASONS = ("not_finite", "label_out_of_range", "unknown_row", "other_label")
 
@@ -72,6 +73,9 @@ class LossBufferCallback(Watching):
             (:class:`~lossbuf.detection.warmup.Warmup`). In mode ``"watch"`` no row is held back.
         epochs: Epochs of the whole training, where they are known. An automatic warm-up then takes at most half of
             them.
+        features: Features of all rows, such as the columns of a table or embeddings of a pretrained network, finite,
+            shape ``(n_samples, n_features)``. The given labels of the ten nearest neighbours of each row are then
+            combined with the outputs of the network (:mod:`lossbuf.detection.neighbours`). For ``"posterior"`` only.
         rank_by: What to rank by: ``"posterior"``, the log-odds that the label is wrong, or one of
             :data:`~lossbuf.recording.sample_statistics.SUSPICIONS`.
         noise_rate: Share of wrong labels, where it is known.
@@ -113,6 +117,7 @@ class LossBufferCallback(Watching):
         mode: str = "watch",
         warmup: int | str = AUTO,
         epochs: int | None = None,
+        features: ArrayLike | Tensor | None = None,
         rank_by: str = "posterior",
         noise_rate: float | None = None,
         max_fdr: float | None = None,
@@ -135,12 +140,20 @@ class LossBufferCallback(Watching):
         self.rank_by = checks.one_of("rank_by", rank_by, RANKINGS)
         self.noise_rate = noise_rate
         self.cut = cut_rule(rank_by, noise_rate, max_fdr, cut)
+        if features is not None and rank_by != "posterior":
+            raise ValueError(checks.problem("features", "must be left out unless `rank_by` is 'posterior'", rank_by))
         self.names = RowNames(ids, len(given))
         self.ids = self.names.ids
         self.dynamics = SampleDynamics(given, storage)
         self.posterior = (
             LabelPosterior(
-                len(given), self.num_classes, warmup=self.warm_up.longest, drops=mode != "watch", storage=storage
+                len(given),
+                self.num_classes,
+                warmup=self.warm_up.longest,
+                drops=mode != "watch",
+                storage=storage,
+                nearest=None if features is None else nearest(as_features(features, len(given)), given),
+                held=self.warm_up.held if self.warm_up.holds_back else None,
             )
             if rank_by == "posterior"
             else None
@@ -373,6 +386,7 @@ class LossBufferCallback(Watching):
         verdict = self._verdict()
         found = doubts.of_nothing_seen(verdict) or doubts.of_verdict(verdict, self.noise_rate, self.cut is not None)
         found += doubts.of_epochs(self.dynamics.rows_in_epoch, self.n_samples)
+        found = doubts.of_disagreement(self.warm_up, verdict, self.noise_rate) + found
         found = doubts.of_memory(self.warm_up, verdict, self.mode) + found
         if self.mode != "watch" and self.epoch and not self.dropped:
             found += doubts.of_nothing_dropped(self.epoch, self.warm_up, self.posterior)
@@ -413,6 +427,7 @@ class LossBufferCallback(Watching):
             "mode": self.mode,
             "rank_by": self.rank_by,
             "warmup": self.warm_up.identity,
+            "neighbours": self.posterior is not None and self.posterior.nearest is not None,
             "planted": None if self.planted is None else self.planted.identity,
             "data": fingerprint(self.dynamics.labels, self.ids),
             "stage": self.stage.state(),

@@ -14,6 +14,10 @@ DISAGREEMENT = 0.1
 FAR_LESS = 0.25
 """Share of one estimate under which the other is told of sooner: beyond chance and half of that difference."""
 
+UNEXPLAINED = 0.15
+"""Share of labels that the network contradicts out of sample although they are not estimated to be wrong, from which on
+it is reported where it is also more than twice the noise rate."""
+
 MORE_SUSPECTS = 1.5
 """Suspects over the number of wrong labels estimated, above which it is told."""
 
@@ -130,6 +134,31 @@ def of_memory(warm_up: Warmup, verdict: Verdict, mode: str) -> list[str]:
         f"The network memorized single labels by the end of epoch {warm_up.ended_after}, wrong ones too, so that wrong "
         f"labels look right: the noise rate may be far higher than {verdict.noise_rate:.2f}, and the suspects are only "
         f"those that it could not fit. {mend}"
+    ]
+
+
+def of_disagreement(warm_up: Warmup, verdict: Verdict, given: float | None = None) -> list[str]:
+    """Labels that the network contradicts out of sample far more often than labels are estimated to be wrong.
+
+    Args:
+        warm_up: How often the given labels of rows held back were predicted.
+        verdict: The verdict.
+        given: The noise rate, where it is known.
+    """
+    count = int(warm_up.held.sum())
+    right = warm_up.history[-1].right if warm_up.history else float("nan")
+    if given is not None or not count or np.isnan(right):
+        return []
+    disagreement = 1 - right
+    unexplained = disagreement - verdict.noise_rate - np.sqrt(right * disagreement / count)
+    if unexplained < UNEXPLAINED or unexplained < 2 * verdict.noise_rate:
+        return []
+    return [
+        f"The evidence is weak: on rows that it was not trained on, the network predicts another label than the given "
+        f"one for {disagreement:.0%}, but only {verdict.noise_rate:.0%} of the labels are estimated to be wrong. The "
+        f"rest may be rows that it cannot classify, or wrong labels that follow a rule it has learned; the noise rate "
+        f"may be anything up to {disagreement:.2f} and more. Check a random sample of the labels by hand, or use a "
+        "better network or better features."
     ]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lossbuf import checks
 from lossbuf.checks import LossBufferWarning
-from lossbuf.detection import transition
+from lossbuf.detection import neighbours, transition
 from lossbuf.detection.warmup import Warmup
 from lossbuf.recording.host_record import HostRecord
 from lossbuf.recording.mean_outputs import MeanOutputs
@@ -119,6 +119,11 @@ class LabelPosterior(HostRecord):
         warmup: Epochs before the matrix may settle, at least 1, and the largest weight of an epoch.
         drops: Training is to drop or down-weight suspects.
         storage: Where the record lies, see :class:`~lossbuf.recording.host_record.HostRecord`; it is read there, too.
+        nearest: The nearest neighbours of every row, see :func:`~lossbuf.detection.neighbours.nearest`, shape
+            ``(n_samples, count)``. Their labels are then combined with the outputs of the network. They are not part of
+            the state.
+        held: True for rows that the warm-up holds back, shape ``(n_samples,)``; the weight of the neighbours is chosen
+            by them.
 
     Raises:
         ValueError: If a number is not a positive integer.
@@ -144,6 +149,8 @@ class LabelPosterior(HostRecord):
         warmup: int,
         drops: bool,
         storage: str | os.PathLike[str] | None = None,
+        nearest: Int[Tensor, "n_samples count"] | None = None,
+        held: Bool[Tensor, " n_samples"] | None = None,
     ) -> None:
         super().__init__(storage)
         self.outputs = MeanOutputs(n_samples, num_classes, storage)
@@ -160,6 +167,8 @@ class LabelPosterior(HostRecord):
         self.unmeasured = False  # whether it is unknown if labels were memorized
         self.audit_ends = 0  # epochs ended when the audit does
         self.begun = 0  # epochs ended when the record started
+        self.nearest, self.held = nearest, held
+        self.weights = neighbours.USUAL_WEIGHTS
         self.register_record("settled_transition", (num_classes, num_classes), torch.float64)
         self.settled_transition.fill_diagonal_(1.0)
         self.register_record("settled_rate", (), torch.float64)
@@ -335,9 +344,11 @@ class LabelPosterior(HostRecord):
         refine = refine and self.dropping and bool(seen.any())
         if not self.dropping:
             probs = transition.deconvolved(probs, matrix)
-        elif refine:
-            if self.audited:
-                probs = transition.sharpened(probs, transition.sharpness(probs[seen], labels[seen], matrix))
+        elif refine and self.audited:
+            probs = transition.sharpened(probs, transition.sharpness(probs[seen], labels[seen], matrix))
+        if self.nearest is not None and bool(seen.any()):
+            probs = self._with_neighbours(probs, labels, matrix)
+        if refine:
             now = transition.from_joint(probs[seen], labels[seen], matrix)
             estimates[1] = transition.noise_rate(now, labels[seen])
             matrix = now if self.audited else (matrix + now) / 2  # counted in sample, the settled one is too mild
@@ -358,15 +369,31 @@ class LabelPosterior(HostRecord):
             hidden=hidden,
         )
 
+    def _with_neighbours(self, probs: Tensor, labels: Tensor, matrix: Tensor) -> Tensor:
+        """Probabilities of the true class, combined with the votes of the nearest neighbours."""
+        counts = neighbours.votes(self.nearest.to(labels.device), labels, len(matrix))
+        by_neighbours = neighbours.true_probabilities(counts, labels, matrix)
+        if self.held is not None and (self.audited or not self.settled):  # else they are in training
+            out_of_sample = self.held.to(labels.device) & self.outputs.seen
+            self.weights = neighbours.best_weights(probs, by_neighbours, labels, matrix, out_of_sample)
+        return neighbours.combined(probs, by_neighbours, self.weights)
+
     @torch.no_grad()
     def read_also(
-        self, rows: Int[Tensor, " batch"], labels: Int[Tensor, " batch"], matrix: Float[Tensor, "classes classes"]
+        self,
+        rows: Int[Tensor, " batch"],
+        labels: Int[Tensor, " batch"],
+        matrix: Float[Tensor, "classes classes"],
+        trained_on: Int[Tensor, " n_samples"],
     ) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:
         """Log-odds that other labels of some rows are wrong, NaN where never seen, and the classes likely then."""
         on_host = rows.to(self.before.device)
         seen, probs = (part[on_host].to(rows.device) for part in (self.outputs.seen, self.outputs.probabilities()))
         if not self.dropping:
             probs = transition.deconvolved(probs, matrix)
+        if self.nearest is not None:
+            votes = neighbours.votes(self.nearest.to(trained_on.device)[rows], trained_on, self.outputs.num_classes)
+            probs = neighbours.combined(probs, neighbours.true_probabilities(votes, labels, matrix), self.weights)
         log_odds = transition.wrong_log_odds(probs, labels, matrix).float()
         unknown = torch.full_like(log_odds, float("nan"))
         return log_odds.where(seen, unknown), transition.likely_labels(probs, labels, matrix)
@@ -374,10 +401,11 @@ class LabelPosterior(HostRecord):
     def get_extra_state(self) -> dict[str, Any]:
         """What is no tensor."""
         names = ("settled", "dropping", "audited", "unmeasured", "audit_ends", "begun")
-        return {name: getattr(self, name) for name in names}
+        return {**{name: getattr(self, name) for name in names}, "weights": tuple(self.weights)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`get_extra_state` gave."""
         self.settled, self.dropping = bool(state["settled"]), bool(state["dropping"])
         self.audited, self.unmeasured = bool(state["audited"]), bool(state["unmeasured"])
         self.audit_ends, self.begun = int(state["audit_ends"]), int(state["begun"])
+        self.weights = neighbours.Weights(*map(float, state["weights"]))

@@ -17,6 +17,10 @@ from torch import Tensor
 SMOOTHING = 2e-3
 """Share of an estimated matrix that is even: no wrong label is held to be impossible."""
 
+DISTINCT = 4.0
+"""How many times more frequent a label must be among the anchors of its class than among those of the class that most
+of these are named after, see :func:`is_unsupported`."""
+
 EVEN = 0.75
 """Scatter of the entries off the diagonal, over their mean, below which noise counts as even. Estimates of symmetric
 noise have at most .6, of any other kind at least .9 (10,000 rows of CIFAR-10, the hardest case tried)."""
@@ -28,14 +32,16 @@ class Anchored(NamedTuple):
     Attributes:
         matrix: P(given | true), rows sum to 1, float64, shape ``(num_classes, num_classes)``.
         counts: Anchors of each class, float64, shape ``(num_classes,)``.
+        unsupported: True for classes without rows of their own, see :func:`is_unsupported`, shape ``(num_classes,)``.
     """
 
     matrix: Tensor
     counts: Tensor
+    unsupported: Tensor
 
     def hidden(self) -> Bool[Tensor, " num_classes"]:
-        """True where more than half of a class's labels seem wrong, by more than two standard errors."""
-        return self.matrix.diagonal() + self.counts.clamp(min=1).rsqrt() < 0.5
+        """True where more than half of the labels of a class seem wrong, by two standard errors, or all of them."""
+        return self.unsupported | (self.matrix.diagonal() + self.counts.clamp(min=1).rsqrt() < 0.5)
 
     def rate_error(self, labels: Int[Tensor, " n_samples"]) -> Float[Tensor, ""]:
         """Standard error of the noise rate that comes from counting so few anchors, a float64 scalar."""
@@ -110,7 +116,8 @@ def from_anchors(
     (or half the class, if that is less) and at most the share ``most`` of the class. Entries off the diagonal are drawn
     toward their mean as far as their scatter is what so few anchors would show by chance, and each row counts one
     anchor more, with labels as wrong as those of the anchors of all classes together, so that a class of few rows is
-    not held to be free of noise. Each round deconvolves with the matrix of the round before.
+    not held to be free of noise. Each round deconvolves with the matrix of the round before. Classes that have no rows
+    of their own (:func:`is_unsupported`) get the row of symmetric noise at the usual rate.
 
     Args:
         outputs: Probabilities of a network trained on the given labels, shape ``(n_samples, num_classes)``.
@@ -139,8 +146,12 @@ def from_anchors(
     ceiling = torch.maximum((most * sizes).floor(), floor)
     true, counts = outputs, floor
     matrix = torch.eye(num_classes, dtype=torch.float64, device=outputs.device)
+    unsupported = torch.zeros(num_classes, dtype=torch.bool, device=outputs.device)
+    usual = matrix
     for turn in range(rounds):
         if turn:
+            unsupported |= is_unsupported(matrix, deconvolved(outputs, matrix), sizes)
+            matrix = torch.where(unsupported.unsqueeze(1), smoothed(usual), matrix)
             true = deconvolved(outputs, matrix)
             counts = torch.minimum(torch.maximum((true > confidence).sum(0).double(), floor), ceiling)
         found = torch.zeros_like(matrix)
@@ -151,8 +162,37 @@ def from_anchors(
         wrong = (counts * (1 - found.diagonal()) * (sizes > 0)).sum()
         usual = _symmetric(wrong / (counts * (sizes > 0)).sum().clamp(min=1), num_classes)
         found = (shrunk(found, counts) * known + usual) / (known + 1)
+        found = torch.where(unsupported.unsqueeze(1), usual, found)
         matrix = smoothed(torch.where(named, found, torch.eye(num_classes).to(found)))
-    return Anchored(matrix, counts)
+    return Anchored(matrix, counts, unsupported)
+
+
+def is_unsupported(
+    matrix: Float[Tensor, "num_classes num_classes"],
+    true_probs: Float[Tensor, "n_samples num_classes"],
+    sizes: Float[Tensor, " num_classes"],
+) -> Bool[Tensor, " num_classes"]:
+    """True for classes that cannot be told from another class, which would lose its rows to them.
+
+    Where all labels of a class are wrong and its rows look like those of another class, most anchors of the first carry
+    the label of the second. The matrix then says that this is the usual label of the first class, and rows of the
+    second whose labels are right seem to be mislabelled. Labels cannot tell the two explanations apart; the one in
+    which a class keeps the rows that carry its name is taken. A class is unsupported if most of its anchors carry the
+    label of another class, and its own label is hardly more frequent among them than among the anchors of the other
+    (:data:`DISTINCT`), or over half of the rows of the other would be its own.
+
+    Args:
+        matrix: P(given | true).
+        true_probs: Probabilities of the true class by this matrix.
+        sizes: Number of labels of each class.
+    """
+    if len(matrix) < 2:
+        return torch.zeros(len(matrix), dtype=torch.bool, device=matrix.device)
+    right = matrix.diagonal()
+    share, other = (matrix - torch.diag(right)).max(1)
+    there = matrix[other, torch.arange(len(matrix), device=matrix.device)]
+    left = true_probs.sum(0).double()[other]
+    return (share > right) & ((right < DISTINCT * there) | (left < sizes[other] / 2))
 
 
 def _symmetric(rate: Float[Tensor, ""], num_classes: int) -> Float[Tensor, "num_classes num_classes"]:

@@ -151,7 +151,7 @@ def by_posterior(
     estimates, rows, of_planted = [first, second], np.empty(0, dtype=np.int64), suspicion[:0]
     if planted is not None and planted.sown and not training:  # back to the rows' own labels
         rows = planted.rows.cpu().numpy()
-        own, likely_own = posterior.read_also(planted.rows, planted.own, reading.transition)
+        own, likely_own = posterior.read_also(planted.rows, planted.own, reading.transition, planted.all_labels(labels))
         of_planted, suspicion, likely = suspicion[rows], suspicion.copy(), likely.copy()
         suspicion[rows], likely[rows] = own.cpu().numpy(), likely_own.cpu().numpy()
         matrix = planted.removed(reading.transition, labels).cpu().numpy()

@@ -25,7 +25,7 @@ def check_same_kind(mine: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     extra = state.get("_extra_state") if isinstance(state, Mapping) else None
     if not isinstance(extra, Mapping):
         raise ValueError(checks.problem("state_dict", "must be one of a LossBufferCallback", "another"))
-    for name in ("version", "num_classes", "n_samples", "window", "mode", "rank_by", "warmup", "planted"):
+    for name in ("version", "num_classes", "n_samples", "window", "mode", "rank_by", "warmup", "planted", "neighbours"):
         if extra.get(name) != mine["_extra_state"][name]:
             rule = f"must have {name} {mine['_extra_state'][name]}"
             raise ValueError(checks.problem("state_dict", rule, extra.get(name)))

@@ -228,6 +228,7 @@ def scan(
         num_classes,
         mode="filter",
         epochs=settings.epochs,
+        features=None if data.has_images else data.x,
         noise_rate=settings.noise_rate,
         max_fdr=settings.max_fdr,
         planted=settings.planted,

@@ -131,6 +131,7 @@ class LossBufferSelector(RowSelector):
             mode=self.mode,
             warmup=self.warmup,
             epochs=settings.epochs,
+            features=X if X.ndim == 2 and self.rank_by == "posterior" else None,
             rank_by=self.rank_by,
             noise_rate=self.noise_rate,
             max_fdr=self.max_fdr,

@@ -233,7 +233,9 @@ def test_error_of_the_rate_is_that_of_counting():
     labels = torch.arange(300) % 3
     drawn = [np.stack([draws.multinomial(75, row) / 75 for row in true]) for _ in range(2000)]
     deviation = np.std([1 - np.diag(one).mean() for one in drawn])
-    anchored = transition.Anchored(torch.from_numpy(true), torch.full((3,), 75.0, dtype=torch.float64))
+    anchored = transition.Anchored(
+        torch.from_numpy(true), torch.full((3,), 75.0, dtype=torch.float64), torch.zeros(3, dtype=torch.bool)
+    )
     assert anchored.rate_error(labels).item() == pytest.approx(deviation, rel=0.1)
 
 

@@ -165,8 +165,46 @@ def test_noise_is_found_and_wrong_labels_are(matrix, device, generator):
 
 def test_hidden_classes_need_evidence():
     matrix = torch.tensor([[0.3, 0.7], [0.6, 0.4]], dtype=torch.float64)
-    assert transition.Anchored(matrix, torch.tensor([100.0, 50.0]).double()).hidden().tolist() == [True, False]
-    assert transition.Anchored(matrix, torch.tensor([4.0, 4.0]).double()).hidden().tolist() == [False, False]
+    supported, unsupported = torch.tensor([False, False]), torch.tensor([False, True])
+    many, few = torch.tensor([100.0, 50.0]).double(), torch.tensor([4.0, 4.0]).double()
+    assert transition.Anchored(matrix, many, supported).hidden().tolist() == [True, False]
+    assert transition.Anchored(matrix, few, supported).hidden().tolist() == [False, False]
+    assert transition.Anchored(matrix, few, unsupported).hidden().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("sizes", [(400, 400, 60), (400, 400, 150), (300, 100, 60)])
+@pytest.mark.parametrize("spread", [1e-3, 0.02, 0.05])
+def test_a_class_labelled_wrong_throughout_does_not_take_the_rows_of_another(sizes, spread):
+    """The rows that carry the last label look like those of the first class, and no classifier can tell them apart."""
+    labels = torch.arange(3).repeat_interleave(torch.tensor(sizes))
+    alike = labels != 1
+    generator = torch.Generator().manual_seed(0)
+    share = sizes[2] / (sizes[0] + sizes[2])
+    third = (share + spread * torch.randn(len(labels), generator=generator)).clamp(0.002, 0.9)
+    outputs = torch.full((len(labels), 3), 0.002)
+    outputs[~alike, 1] = 0.996
+    outputs[alike, 2] = third[alike]
+    outputs[alike, 0] = 0.998 - third[alike]
+    anchored = transition.from_anchors(outputs, labels)
+    assert anchored.unsupported.tolist() == [False, False, True]
+    assert anchored.hidden().tolist() == [False, False, True]
+    suspicion = transition.wrong_log_odds(transition.deconvolved(outputs, anchored.matrix), labels, anchored.matrix)
+    flagged = [float((suspicion[labels == label] > 0).double().mean()) for label in range(3)]
+    assert max(flagged[:2]) < 0.05
+    assert flagged[2] > 0.65
+    assert abs(float(transition.noise_rate(anchored.matrix, labels)) - sizes[2] / sum(sizes)) < 0.08
+
+
+def test_a_class_with_rows_of_its_own_is_supported_though_most_of_its_labels_are_wrong():
+    true = torch.arange(3).repeat_interleave(400)
+    generator = torch.Generator().manual_seed(0)
+    flipped = (true == 2) & (torch.rand(1200, generator=generator) < 0.6)
+    labels = torch.where(flipped, 0, true)
+    matrix = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.6, 0.0, 0.4]])
+    outputs = 0.98 * matrix[true] + 0.02 / 3
+    anchored = transition.from_anchors(outputs, labels)
+    assert not bool(anchored.unsupported.any())
+    assert abs(float(anchored.matrix[2, 0]) - 0.6) < 0.1
 
 
 @pytest.mark.parametrize(("num_classes", "rows"), [(100, 5), (10, 20), (2, 15)])
