@@ -182,8 +182,8 @@ def is_unsupported(
     the label of the second. The matrix then says that this is the usual label of the first class, and rows of the
     second whose labels are right seem to be mislabelled. Labels cannot tell the two explanations apart; the one in
     which a class keeps the rows that carry its name is taken. A class is unsupported if more of its anchors carry the
-    label of another class than its own, by a standard error, and its own label is hardly more frequent among them than among the anchors of the other
-    (:data:`DISTINCT`), or over half of the rows of the other would be its own.
+    label of another class than its own, by a standard error, and if either its own label is hardly more frequent among
+    them than among the anchors of the other (:data:`DISTINCT`), or over half of the rows of the other would be its own.
 
     Args:
         matrix: P(given | true).
