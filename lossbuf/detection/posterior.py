@@ -354,6 +354,10 @@ class LabelPosterior(HostRecord):
             matrix = now if self.audited else (matrix + now) / 2  # counted in sample, the settled one is too mild
             rate = transition.noise_rate(matrix, labels[seen])
         log_odds = transition.wrong_log_odds(probs, labels, matrix)
+        if refine:
+            named = torch.zeros_like(matrix[0]).index_add_(0, labels, (log_odds > 0).double())
+            mostly_wrong = named > torch.bincount(labels, minlength=len(matrix)) / 2
+            hidden = hidden & ((matrix.diagonal() < 0.5) | mostly_wrong)  # early outputs may have been too vague
         if refine and self.is_cautious:
             wrong = (log_odds[seen] > 0).double().mean()
             estimates[1] = (estimates[1] + wrong) / 2 if self.audited else wrong

@@ -17,9 +17,12 @@ from torch import Tensor
 SMOOTHING = 2e-3
 """Share of an estimated matrix that is even: no wrong label is held to be impossible."""
 
-DISTINCT = 4.0
+DISTINCT = 2.0
 """How many times more frequent a label must be among the anchors of its class than among those of the class that most
 of these are named after, see :func:`is_unsupported`."""
+
+ENOUGH_ANCHORS = 20
+"""Anchors below which no class is found to be unsupported: of a few, most carry another label by chance."""
 
 EVEN = 0.75
 """Scatter of the entries off the diagonal, over their mean, below which noise counts as even. Estimates of symmetric
@@ -150,7 +153,7 @@ def from_anchors(
     usual = matrix
     for turn in range(rounds):
         if turn:
-            unsupported |= is_unsupported(matrix, deconvolved(outputs, matrix), sizes)
+            unsupported |= is_unsupported(matrix, deconvolved(outputs, matrix), sizes, counts)
             matrix = torch.where(unsupported.unsqueeze(1), smoothed(usual), matrix)
             true = deconvolved(outputs, matrix)
             counts = torch.minimum(torch.maximum((true > confidence).sum(0).double(), floor), ceiling)
@@ -171,20 +174,22 @@ def is_unsupported(
     matrix: Float[Tensor, "num_classes num_classes"],
     true_probs: Float[Tensor, "n_samples num_classes"],
     sizes: Float[Tensor, " num_classes"],
+    counts: Float[Tensor, " num_classes"],
 ) -> Bool[Tensor, " num_classes"]:
     """True for classes that cannot be told from another class, which would lose its rows to them.
 
     Where all labels of a class are wrong and its rows look like those of another class, most anchors of the first carry
     the label of the second. The matrix then says that this is the usual label of the first class, and rows of the
     second whose labels are right seem to be mislabelled. Labels cannot tell the two explanations apart; the one in
-    which a class keeps the rows that carry its name is taken. A class is unsupported if most of its anchors carry the
-    label of another class, and its own label is hardly more frequent among them than among the anchors of the other
-    (:data:`DISTINCT`), or over half of the rows of the other would be its own.
+    which a class keeps the rows that carry its name is taken. A class is unsupported if more of its anchors carry the
+    label of another class than its own, by a standard error, and if either its own label is hardly more frequent among
+    them than among the anchors of the other (:data:`DISTINCT`), or over half of the rows of the other would be its own.
 
     Args:
         matrix: P(given | true).
         true_probs: Probabilities of the true class by this matrix.
         sizes: Number of labels of each class.
+        counts: Number of anchors of each class.
     """
     if len(matrix) < 2:
         return torch.zeros(len(matrix), dtype=torch.bool, device=matrix.device)
@@ -192,7 +197,8 @@ def is_unsupported(
     share, other = (matrix - torch.diag(right)).max(1)
     there = matrix[other, torch.arange(len(matrix), device=matrix.device)]
     left = true_probs.sum(0).double()[other]
-    return (share > right) & ((right < DISTINCT * there) | (left < sizes[other] / 2))
+    clearly = (counts >= ENOUGH_ANCHORS) & (share - right > ((share + right) / counts.clamp(min=1)).sqrt())
+    return clearly & ((right < DISTINCT * there) | (left < sizes[other] / 2))
 
 
 def _symmetric(rate: Float[Tensor, ""], num_classes: int) -> Float[Tensor, "num_classes num_classes"]:

@@ -81,7 +81,7 @@ def from_anchors(
     unsupported, usual = set(), []
     for turn in range(rounds):
         if turn:
-            unsupported |= without_rows(matrix, deconvolved(outputs, matrix, 20), sizes)
+            unsupported |= without_rows(matrix, deconvolved(outputs, matrix, 20), sizes, counts)
             rows = smoothed(usual, smoothing)
             matrix = [rows[i] if i in unsupported else row for i, row in enumerate(matrix)]
             true = deconvolved(outputs, matrix, 20)
@@ -112,14 +112,15 @@ def from_anchors(
     return matrix, counts
 
 
-def without_rows(matrix: Matrix, true: Matrix, sizes: list[int]) -> set[int]:
+def without_rows(matrix: Matrix, true: Matrix, sizes: list[int], counts: list[int]) -> set[int]:
     """Classes most of whose anchors carry another label, and that cannot be told from the class of that label."""
     found = set()
     for i, row in enumerate(matrix):
         share, other = max((value, -j) for j, value in enumerate(row) if j != i)
         other = -other
         left = sum(probs[other] for probs in true)
-        if share > row[i] and (row[i] < 4 * matrix[other][i] or left < sizes[other] / 2):
+        clearly = counts[i] >= 20 and share - row[i] > math.sqrt((share + row[i]) / counts[i])
+        if clearly and (row[i] < 2 * matrix[other][i] or left < sizes[other] / 2):
             found.add(i)
     return found
 
