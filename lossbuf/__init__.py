@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from lossbuf.callback import LossBufferCallback, LossBufferWarning
+from lossbuf.callback import LossBufferCallback
 from lossbuf.data import IndexedDataset
 from lossbuf.detection.from_probabilities import find_label_issues, label_quality
 from lossbuf.detection.thresholds import Cut, KnownRate, MaxF1, MaxFDR, Mixture, Otsu
 from lossbuf.detection.verdict import Verdict
+from lossbuf.errors import LossBufferWarning
 from lossbuf.export import label_issues
 from lossbuf.recording.buffers import ClassLossBuffer, LossBuffers
 from lossbuf.recording.losses import SampleLosses, sample_losses

@@ -71,9 +71,9 @@ from condensation.learned.run import Factory
 from condensation.matching import DistributionMatching, GradientMatching
 from condensation.pipeline import CleanAndCondense
 from lossbuf import networks
-from lossbuf.checks import LossBufferWarning
 from lossbuf.detection.thresholds import KnownRate, with_floor
 from lossbuf.detection.verdict import CLASS_FLOOR
+from lossbuf.errors import LossBufferWarning
 from lossbuf.selectors import LossBufferSelector, RowSelector
 
 NOISE_KINDS = ("symmetric", "class-dependent")

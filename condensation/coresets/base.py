@@ -17,7 +17,7 @@ from torch import Tensor
 from condensation.coresets.features import Features, Pixels, features_of
 from condensation.coresets.sizes import rows_asked
 from lossbuf import checks
-from lossbuf.checks import LossBufferWarning
+from lossbuf.errors import LossBufferWarning
 from lossbuf.selectors import RowSelector
 
 

@@ -15,7 +15,8 @@ import typer
 
 import lossbuf
 from lossbuf.cli.terminal import open_streams, say, tell, tell_table, told_errors
-from lossbuf.inputs import InputError, LabelledData, ReadSettings, read_labelled
+from lossbuf.errors import InputError
+from lossbuf.inputs import LabelledData, ReadSettings, read_labelled
 
 if TYPE_CHECKING:
     from lossbuf.scan import Scan

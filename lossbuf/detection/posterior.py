@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lossbuf import checks
-from lossbuf.checks import LossBufferWarning
 from lossbuf.detection import neighbours, transition
 from lossbuf.detection.warmup import Warmup
+from lossbuf.errors import LossBufferWarning
 from lossbuf.recording.host_record import HostRecord
 from lossbuf.recording.mean_outputs import MeanOutputs
 

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from lossbuf.inputs.labelled import InputError, LabelledData, ReadSettings, labelled
+from lossbuf.errors import InputError
+from lossbuf.inputs.labelled import LabelledData, ReadSettings, labelled
 from lossbuf.inputs.names import quoted
 from lossbuf.inputs.pictures import SUFFIXES, are_pictures, read_pictures
 

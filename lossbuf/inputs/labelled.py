@@ -14,14 +14,8 @@ from numpy.typing import NDArray
 
 from lossbuf import checks
 from lossbuf.arrays.image_layout import Layout, as_bytes, value_range
+from lossbuf.errors import InputError
 from lossbuf.inputs.classes import Alike, merge_names
-
-
-class InputError(ValueError):
-    """A source that cannot be used as it is; the message, one line, says why and what to do."""
-
-    def __init__(self, message: object = "") -> None:
-        super().__init__(checks.line(message))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from lossbuf import checks
-from lossbuf.checks import LossBufferWarning
 from lossbuf.detection.thresholds import KnownRate, Mixture
+from lossbuf.errors import LossBufferWarning
 from lossbuf.files import remove_abandoned, write_whole
 from lossbuf.recording.sample_statistics import SUSPICIONS, SampleStatistics
 from lossbuf.recording.scores import suspicion_order
