@@ -19,6 +19,8 @@ from lossbuf.errors import InputError
 from lossbuf.inputs import LabelledData, ReadSettings, read_labelled
 
 if TYPE_CHECKING:
+    from lossbuf.arrays.image_layout import Layout
+    from lossbuf.inputs.classes import Alike
     from lossbuf.scan import Scan
 
 app = typer.Typer(

@@ -13,7 +13,8 @@ from condensation.distillation import DatasetDistillation, dataset, evaluate_dis
 from condensation.distillation.dataset import PUBLISHED, Unrolled, Xavier, unrolled_gradients
 from condensation.evaluate import EvalSettings, evaluate, network_seeds
 from condensation.learned.condenser import Batch, RealImages
-from condensation.learned.run import drawn_from, fresh_network, plain_network
+from condensation.learned.networks import fresh_network, plain_network
+from condensation.learned.run import drawn_from
 from lossbuf.networks import ConvNet, architectures
 from lossbuf.training import seeded
 from tests.reference import distillation as reference
