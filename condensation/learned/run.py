@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from condensation.artifact.provenance import described
 from condensation.learned.networks import fresh_network
 from lossbuf import checks
+from lossbuf.arrays.content_hash import content_hash
 from lossbuf.files import load_tensors, restoring, save_tensors
 from lossbuf.networks import NetworkFactory
 from lossbuf.recording.saved_state import check_same_form
@@ -218,9 +219,6 @@ def _seed(*of: int) -> int:
 
 
 def _identity(seed: int, values: dict[str, Tensor], data: list[Tensor], settings: Mapping[str, Any]) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    for part in data:
-        digest.update(repr(tuple(part.shape)).encode() + part.cpu().contiguous().numpy().tobytes())
     x, labels, *_ = data
     factory, of_network = settings.get("network"), []
     if callable(factory):
@@ -229,8 +227,8 @@ def _identity(seed: int, values: dict[str, Tensor], data: list[Tensor], settings
         of_network = [repr(network), [(name, tuple(value.shape)) for name, value in network.named_parameters()]]
     return {
         **{name: described(value) for name, value in settings.items() if name not in _NO_MATTER},
-        "of_network": hashlib.sha256(repr(of_network).encode()).hexdigest(),
+        "of_network": content_hash(repr(of_network)),
         "values": {name: tuple(value.shape) for name, value in values.items()},
         "seed": seed,
-        "data": digest.hexdigest(),
+        "data": content_hash(*itertools.chain(*((repr(tuple(part.shape)), part) for part in data))),
     }

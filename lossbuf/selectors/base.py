@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
@@ -20,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from lossbuf import checks
+from lossbuf.arrays.content_hash import content_hash
 from lossbuf.data import untensored
 
 # Not typing.Self, which beartype does not take on a method by itself.
@@ -224,6 +224,4 @@ def _rows(values: Any, rows: NDArray[np.int64]) -> Any:
 def _fingerprint(array: Any) -> str:
     if issparse(array) or array.dtype.hasobject:  # whose bytes would be addresses
         return str(joblib.hash(array.tocsr() if issparse(array) else array))
-    digest = hashlib.sha256(repr(array.shape).encode())
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)  # not tobytes(): no copy of all the data
-    return digest.hexdigest()
+    return content_hash(repr(array.shape), array)
