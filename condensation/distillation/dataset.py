@@ -18,8 +18,9 @@ from torch.func import functional_call
 from condensation.artifact import CondensedSet
 from condensation.evaluate import Evaluation, network_seeds
 from condensation.evaluate.data import checked
-from condensation.learned.condenser import Batch, Condenser, Learned, RealImages
+from condensation.learned.condenser import Condenser, Learned
 from condensation.learned.networks import check_differentiable_twice, fresh_network, plain_network
+from condensation.learned.real_images import Batch, RealImages
 from condensation.learned.run import Job, Learning, drawn_from
 from lossbuf import checks
 from lossbuf.networks import NetworkFactory

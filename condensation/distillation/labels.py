@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from condensation.coresets.features import last_input
-from condensation.learned.condenser import Batch, Condenser, Learned, RealImages
+from condensation.learned.condenser import Condenser, Learned
 from condensation.learned.networks import check_differentiable_twice, fresh_network, plain_network
+from condensation.learned.real_images import Batch, RealImages
 from condensation.learned.run import Job, Learning, drawn_from
 from lossbuf import checks
 from lossbuf.networks import NetworkFactory

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from condensation.augmentation.siamese import SiameseAugmentation, changed_alike
 from condensation.coresets.features import last_input
-from condensation.learned.condenser import Condenser, Learned, RealImages
+from condensation.learned.condenser import Condenser, Learned
 from condensation.learned.networks import fresh_network
+from condensation.learned.real_images import RealImages
 from condensation.learned.run import Job, Learning, drawn_from
 from lossbuf import checks
 from lossbuf.networks import NetworkFactory, architectures

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from condensation.augmentation.siamese import SiameseAugmentation, changed_alike
-from condensation.learned.condenser import Condenser, Learned, RealImages
+from condensation.learned.condenser import Condenser, Learned
 from condensation.learned.networks import FreshNetworks
+from condensation.learned.real_images import RealImages
 from condensation.learned.run import Job, Learning, drawn_from
 from condensation.matching.class_gradients import class_gradients, freeze_statistics
 from condensation.matching.distance import gradient_distance
