@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from abc import ABCMeta, abstractmethod
 from dataclasses import asdict, replace
@@ -25,7 +24,8 @@ from condensation.artifact_parts import Normalisation, Provenance, described, fi
 from condensation.evaluate import EvalSettings
 from condensation.learning import Callback, Job
 from lossbuf import checks
-from lossbuf.data import untensored
+from lossbuf.conversion import untensored
+from lossbuf.layout import value_range
 from lossbuf.training import seeded
 
 _EXTREME = 2.0**60
@@ -237,10 +237,12 @@ class Condenser(BaseEstimator, metaclass=ABCMeta):
         soft = learned.labels
         self.labels_ = np.repeat(classes, self.ipc) if soft is None else soft.detach().cpu().float().numpy()
         self.classes_ = classes
+        black, white = value_range(images)
         self._normalisation = Normalisation(
             mean=mean.flatten().tolist(),
             std=deviation.flatten().tolist(),
-            white=255 if images.dtype == np.uint8 else max(float(x.max()), math.ulp(1.0)),
+            white=white,
+            black=black,
         )
         self._source = source
         params = self.get_params(deep=False)

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from condensation.artifact_parts import as_tensor
 from condensation.augment import Augmentation
 from condensation.ensemble import Ensemble, stackable
-from condensation.evaluation_data import EvaluationData, checked, numbered
+from condensation.evaluation_data import EvaluationData, checked, numbered, numeric
 from condensation.shared_graph import SharedGraph
 from lossbuf import architectures, checks
 from lossbuf.training import predict, seeded
@@ -179,8 +178,9 @@ def evaluate(
     start = time.perf_counter()
     checks.gradients("evaluate")
     labels, test_labels = numbered(labels, test_labels)
-    x, labels, test_x, test_labels = (as_tensor(part) for part in (x, labels, test_x, test_labels))
-    weights = None if weights is None else as_tensor(weights)
+    x, test_x = numeric("x", x), numeric("test_x", test_x)
+    labels, test_labels = numeric("labels", labels), numeric("test_labels", test_labels)
+    weights = None if weights is None else numeric("weights", weights)
     if augment is not None and not callable(augment):
         raise ValueError(checks.problem("augment", "must be callable, as augment(x, generator)", repr(augment)))
     settings = settings or EvalSettings()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossbuf import checks
-from lossbuf.conversion import as_array
+from lossbuf.conversion import as_array, as_tensor
 
 
 class EvaluationData(NamedTuple):
@@ -31,6 +31,18 @@ class EvaluationData(NamedTuple):
     test_x: Tensor
     test_labels: Tensor
     num_classes: int
+
+
+def numeric(name: str, values: Any) -> Tensor:
+    """Values of any container as a tensor.
+
+    Raises:
+        ValueError: If they are no numbers, or have no order.
+    """
+    try:
+        return as_tensor(values)
+    except TypeError as error:
+        raise ValueError(checks.problem(name, "must be an array or a tensor of numbers", error)) from error
 
 
 def numbered(labels: Any, test_labels: Any) -> tuple[Any, Any]:

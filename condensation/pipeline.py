@@ -24,7 +24,8 @@ from condensation.distillation import KnowledgeDistillation
 from condensation.features import NetworkFeatures, network_outputs
 from condensation.learning import Callback
 from lossbuf import checks
-from lossbuf.data import standardised, untensored
+from lossbuf.conversion import untensored
+from lossbuf.data import standardised
 from lossbuf.selectors import LossBufferSelector, RowSelector
 
 _Fitted = TypeVar("_Fitted", bound="CleanAndCondense")

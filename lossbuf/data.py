@@ -146,14 +146,6 @@ def _checked(sample: Any) -> Any:
     return sample
 
 
-def untensored(values: Any) -> Any:
-    """A tensor as an array, bfloat16, which NumPy has not, as float32; all else as it is."""
-    if not isinstance(values, Tensor):
-        return values
-    values = values.detach().cpu()
-    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-
-
 def standardised(x: NDArray[Any], *others: NDArray[Any]) -> list[Tensor]:
     """Samples as float32 with mean 0 and deviation 1 in ``x``: a channel for images, a feature for everything else.
 
