@@ -154,6 +154,7 @@ class LossBufferCallback(Watching):
         self.register_buffer("class_weight", class_weights(class_weight, self.num_classes), persistent=False)
         self.weighted = self.warm_up.holds_back  # whether a sample weight is not 1
         self.dropped = False  # whether suspects were dropped or given less weight
+        self._doubted: dict[tuple[int, ...], tuple[str, ...]] = {}  # what was warned of, at this state
 
     @property
     def n_samples(self) -> int:
@@ -376,7 +377,8 @@ class LossBufferCallback(Watching):
 
         Warns:
             LossBufferWarning: If most labels of a class seem wrong, the two estimates of the noise rate disagree,
-                nothing was dropped where it should have been, or ``end_epoch`` seems to be missing.
+                nothing was dropped where it should have been, or ``end_epoch`` seems to be missing. Between two steps
+                each of these is warned of once, however often the callback is asked.
         """
         return self._told_verdict()
 
@@ -387,8 +389,12 @@ class LossBufferCallback(Watching):
         found = doubts.of_memory(self.warm_up, verdict, self.mode) + found
         if self.mode != "watch" and self.epoch and not self.dropped:
             found += doubts.of_nothing_dropped(self.epoch, self.warm_up, self.posterior)
+        state = (self.epoch, self.dynamics.rows_in_epoch, self.stage.steps)
+        before = self._doubted.pop(state, ())
+        self._doubted = {state: (*before, *found)}
         for doubt in found:
-            warnings.warn(doubt, LossBufferWarning, stacklevel=3)
+            if doubt not in before:  # whoever asks for a table after a cut is warned once
+                warnings.warn(doubt, LossBufferWarning, stacklevel=3)
         return verdict
 
     def find_cut(self) -> Cut:

@@ -1,10 +1,12 @@
 """What is told before a verdict is trusted."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
-from lossbuf import doubts
+from lossbuf import LossBufferCallback, doubts
 from lossbuf.thresholds import Cut
 from lossbuf.transition import noise_rate
 from lossbuf.verdict import Verdict, _lost
@@ -96,3 +98,23 @@ def test_few_labels_of_a_class_may_all_be_suspect_by_chance():
     labels = torch.tensor([0] * 3 + [1] * 97)
     suspects = np.arange(100) < 2
     assert _lost(suspects, labels, np.array([[0.8, 0.2], [0.01, 0.99]])) == ()
+
+
+def test_a_doubt_is_warned_of_once_between_two_steps():
+    """Table, cut, rows and weights are the same question."""
+    labels = torch.arange(60) % 3
+    callback = LossBufferCallback(labels, 3, noise_rate=0.1, mode="watch")
+    logits = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    questions = (callback.report, callback.select, callback.weights, callback.find_cut, callback.verdict)
+    found = []
+    for _ in range(2):
+        callback.update(logits, labels, torch.arange(60))  # of an epoch that is not ended
+        with warnings.catch_warnings(record=True) as records:
+            warnings.simplefilter("always")
+            for ask in questions:
+                ask()
+        found.append([str(record.message) for record in records])
+    for texts in found:
+        assert texts
+        assert len(texts) == len(set(texts))
+    assert set(found[0]) & set(found[1])
