@@ -162,6 +162,16 @@ def test_what_is_skipped_is_told_and_listed(tmp_path):
 
 def test_the_version_is_told():
     assert run("version").stdout.strip() == run("--version").stdout.strip() == lossbuf.__version__
+
+
+@pytest.mark.parametrize("module", ["lossbuf", "condensation.main"])
+def test_the_version_needs_no_torch(module):
+    code = (
+        f"import runpy, sys; sys.argv[1:] = ['--version']; main = runpy.run_module({module!r}, run_name='other')['main'];"
+        "main(); print('torch' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.split() == [lossbuf.__version__, "False"]
     assert run("--help").exit_code == 0
 
 

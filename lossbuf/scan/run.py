@@ -35,9 +35,13 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 _OPTIONS = {
-    "or train longer, or with a better network. ": "or train with more `--epochs`. ",
+    "train longer": "train with more `--epochs`",
+    "Train longer": "Train with more `--epochs`",
     "Train for more epochs, so": "Train with more `--epochs`, so",
     "use a longer `warmup`": "train with more `--epochs`",
+    "(smaller batches, more epochs)": "(a smaller `--batch-size`, more `--epochs`)",
+    "a better network": "a better `--network`",
+    "another network": "another `--network`",
     "`noise_rate`": "`--noise-rate`",
     "`max_fdr`": "`--max-fdr`",
 }
