@@ -167,8 +167,9 @@ def test_the_version_is_told():
 @pytest.mark.parametrize("module", ["lossbuf", "condensation.main"])
 def test_the_version_needs_no_torch(module):
     code = (
-        f"import runpy, sys; sys.argv[1:] = ['--version']; main = runpy.run_module({module!r}, run_name='other')['main'];"
-        "main(); print('torch' in sys.modules)"
+        "import runpy, sys; sys.argv[1:] = ['--version'];"
+        f"runpy.run_module({module!r}, run_name='other')['main']();"
+        "print('torch' in sys.modules)"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert told.split() == [lossbuf.__version__, "False"]
