@@ -162,6 +162,7 @@ def test_what_is_skipped_is_told_and_listed(tmp_path):
 
 def test_the_version_is_told():
     assert run("version").stdout.strip() == run("--version").stdout.strip() == lossbuf.__version__
+    assert run("--help").exit_code == 0
 
 
 @pytest.mark.parametrize("module", ["lossbuf", "condensation.main"])
@@ -173,7 +174,6 @@ def test_the_version_needs_no_torch(module):
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert told.split() == [lossbuf.__version__, "False"]
-    assert run("--help").exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeVar
 
 import joblib
@@ -15,6 +16,7 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import LabelEncoder
+from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
@@ -25,6 +27,27 @@ from lossbuf.conversion import untensored
 # Not typing.Self, which beartype does not take on a method by itself.
 _Fitted = TypeVar("_Fitted", bound="RowSelector")
 _Select = Callable[[NDArray[Any], Tensor, NDArray[Any]], NDArray[np.int64]]
+
+
+@dataclass
+class _GivesIndices:
+    sample_indices: bool = True
+
+
+@dataclass
+class SamplerTags(Tags):
+    """scikit-learn's tags of an estimator, and what imbalanced-learn asks of a sampler.
+
+    Attributes:
+        sampler_tags: Says that the sampler has ``sample_indices_``.
+    """
+
+    sampler_tags: _GivesIndices = field(default_factory=_GivesIndices)
+
+    @classmethod
+    def of(cls, tags: Tags) -> SamplerTags:
+        """The same tags, with those of a sampler."""
+        return cls(**{part.name: getattr(tags, part.name) for part in fields(tags)})
 
 
 class RowSelector(BaseEstimator, metaclass=ABCMeta):
@@ -41,7 +64,7 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
     """
 
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
+        tags = SamplerTags.of(super().__sklearn_tags__())
         tags.target_tags.required = True
         tags.input_tags.three_d_array = True
         tags.input_tags.sparse = True
@@ -115,6 +138,13 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
     def fitted_params(self) -> dict[str, Any]:
         """The settings at the time of :meth:`fit`."""
         return self._fitted_params
+
+    @property
+    def sampling_strategy_(self) -> dict[Any, int]:
+        """Number of rows chosen per class, under the name that imbalanced-learn's samplers give it."""
+        check_is_fitted(self, "sample_indices_")
+        counts = np.bincount(self._sample_classes, minlength=len(self.classes_))
+        return dict(zip(self.classes_.tolist(), counts.tolist(), strict=True))
 
     def get_support(self, indices: bool = False) -> NDArray[Any]:
         """Mask of the rows chosen, shape ``(n_samples,)``, or their indices."""
