@@ -42,11 +42,11 @@ def as_array(values: Any, *, copy: bool = True) -> NDArray[Any]:
             values = by_position(zero_copy_only=False)
     elif isinstance(values, np.ma.MaskedArray):
         values = _unmasked(values)
-    elif isinstance(values, Sequence) and not isinstance(values, np.ndarray):
+    elif isinstance(values, Sequence) and not isinstance(values, np.ndarray | memoryview):
         values = [_plain(value) for value in values]
         if not any(isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes) for value in values):
             return narrowed(_objects(values))  # NumPy would turn numbers beside texts into texts
-    elif not hasattr(values, "__array__"):
+    elif not hasattr(values, "__array__") and not isinstance(values, memoryview):
         raise TypeError(type(values).__name__)
     try:
         array = np.array(values) if copy else np.asarray(values)

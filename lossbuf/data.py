@@ -132,7 +132,9 @@ def _held(dataset: Any) -> NDArray[Any] | None:
 
 def _plain_label(label: Any) -> Any:
     """The label of one sample as an integer where it is one: a number, or an array or tensor of one value."""
-    if isinstance(label, Tensor | np.ndarray | np.generic) and np.size(as_array(label)) == 1:
+    if isinstance(label, np.generic):
+        label = label.item()
+    if isinstance(label, Tensor | np.ndarray) and np.size(as_array(label)) == 1:
         label = as_array(label).item()
     if isinstance(label, float) and label.is_integer():
         return int(label)

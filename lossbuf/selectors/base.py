@@ -17,12 +17,13 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import Tags
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from lossbuf import checks
 from lossbuf.conversion import untensored
+from lossbuf.selectors.labels import check_classes, label_array
+from lossbuf.selectors.samples import check_container, validated
 
 # Not typing.Self, which beartype does not take on a method by itself.
 _Fitted = TypeVar("_Fitted", bound="RowSelector")
@@ -157,8 +158,8 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
 
     def _fit(self, X: Any, y: Any, select: _Select | None = None) -> None:
         """Choose by ``select``, by default the subclass's ``_select``."""
-        X_array, y_array = self._samples(X, _one_label_a_row(untensored(y)))
-        check_classification_targets(y_array)
+        X_array, y_array = self._samples(X, label_array(y))
+        check_classes(y_array)
         encoder = LabelEncoder()
         labels = torch.from_numpy(np.asarray(encoder.fit_transform(y_array), dtype=np.int64))
         classes: NDArray[Any] = np.asarray(encoder.classes_)
@@ -177,13 +178,13 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
     def _samples(self, X: Any, y: Any = "no_validation", reset: bool = True) -> Any:
         X = untensored(X)
         if not self._looks_at_samples:
+            check_container(X)
             checks.channels_first("X", getattr(X, "shape", ()))
             checked: Any = validate_data(
                 self, X, y, reset=reset, allow_nd=True, dtype=None, ensure_all_finite=False, accept_sparse="csr"
             )
             return checked
-        _check_no_dates(X)
-        checked = validate_data(self, X, y, reset=reset, allow_nd=True, dtype="numeric", accept_sparse="csr")
+        checked = validated(self, X, y, reset=reset, allow_nd=True, accept_sparse="csr")
         samples, *labels = (checked,) if isinstance(y, str) else checked
         samples = samples.toarray() if issparse(samples) else samples
         checks.channels_first("X", samples.shape)
@@ -215,32 +216,6 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
         return given
 
 
-def _one_label_a_row(y: Any) -> Any:
-    """One-hot labels as the places of the ones; all others as they are.
-
-    Raises:
-        ValueError: If there are several labels or probabilities a row.
-    """
-    if np.ndim(y) != 2 or np.shape(y)[1] < 2:
-        return y
-    array = np.asarray(y)
-    if array.dtype.kind in "biuf" and bool(((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all()):
-        return array.argmax(axis=1)
-    found = f"shape {array.shape}, of several labels or probabilities a row"
-    raise ValueError(checks.problem("y", "must be a label a row, or one-hot", found, "Give the class: y.argmax(1)."))
-
-
-def _check_no_dates(X: Any) -> None:
-    dtypes: Any = getattr(X, "dtypes", None)
-    if hasattr(dtypes, "items"):  # a data frame
-        columns = [str(name) for name, dtype in dtypes.items() if getattr(dtype, "kind", "") in ("m", "M")]
-    else:
-        columns = ["all"] if getattr(getattr(X, "dtype", None), "kind", "") in ("m", "M") else []
-    if columns:
-        mend = "Give numbers, such as the days since the earliest date."
-        raise ValueError(checks.problem("X", "must hold numbers", f"dates in the columns {', '.join(columns)}", mend))
-
-
 def _rows(values: Any, rows: NDArray[np.int64]) -> Any:
     if issparse(values) and values.format not in ("csr", "csc", "lil"):
         return values.tocsr()[rows].asformat(values.format)
@@ -248,6 +223,8 @@ def _rows(values: Any, rows: NDArray[np.int64]) -> Any:
         return values.iloc[rows]
     if isinstance(values, list | tuple):
         return [values[row] for row in rows]
+    if isinstance(values, memoryview) or not hasattr(values, "shape"):
+        return np.asarray(values)[rows]
     return values[rows]
 
 

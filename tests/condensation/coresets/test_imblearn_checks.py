@@ -1,10 +1,12 @@
 """imbalanced-learn's common checks of samplers; those that fail are listed with the reason."""
 
+import datetime
 import inspect
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from imblearn.utils import estimator_checks
 from scipy import sparse
 from sklearn.base import clone
@@ -15,8 +17,8 @@ from lossbuf import LossBufferSelector
 
 _CANNOT_BE_SEEN = "which neither networks nor distances can take: how to make numbers of them is for the user to decide"
 EXPECTED_FAILURES = {
-    "check_samplers_one_label": "it wants a single class to be refused, as there is nothing to balance; but some rows of "
-    "one class can be chosen",
+    "check_samplers_one_label": "it wants a single class to be refused, for want of anything to balance; but rows "
+    "of one class can be chosen, too",
     "check_samplers_nan": f"it wants missing values to be accepted, {_CANNOT_BE_SEEN}",
     "check_samplers_string": f"it wants texts to be accepted, {_CANNOT_BE_SEEN}",
 }
@@ -91,6 +93,14 @@ def test_sparse_rows_are_those_of_dense_ones(sampler, make):
         pd.DataFrame({"when": pd.date_range("2020", periods=40)}),
         np.array([["a", "b"]] * 40),
         sparse.random(40, 6, random_state=0, format="csr"),
+        sparse.random(40, 6, random_state=0, format="dia"),
+        np.array([[b"a", b"b"]] * 40),
+        np.array(["2020-01-01"] * 80, "datetime64[D]").reshape(40, 2),
+        pd.DataFrame({"long": pd.to_timedelta(range(40), "D"), "month": pd.period_range("2020", periods=40, freq="M")}),
+        pd.DataFrame({"kind": pd.Categorical(["u", "v"] * 20), "n": pd.array([1, None] * 20, dtype="Int64")}),
+        np.full((40, 3, 4, 4), np.inf),
+        torch.full((40, 2), float("nan")),
+        pd.DataFrame({"text": pd.array(["a", pd.NA] * 20, dtype="string")}),
     ],
 )
 def test_random_rows_of_anything(values):
@@ -122,6 +132,15 @@ def test_one_hot_labels(form):
         (np.array(["2020-01-01"] * 80, "datetime64[D]").reshape(40, 2), Y, "`X` must hold numbers, got dates"),
         (pd.DataFrame({"a": X[:, 0], "when": pd.date_range("2020", periods=40)}), Y, "dates in the columns when"),
         (pd.DataFrame({"a": X[:, 0], "long": pd.to_timedelta(np.arange(40), "D")}), Y, "dates in the columns long"),
+        (pd.DataFrame({"when": pd.date_range("2020", periods=40, tz="UTC")}), Y, "dates in the columns when"),
+        (pd.DataFrame({"month": pd.period_range("2020", periods=40, freq="M")}), Y, "dates in the columns month"),
+        (pd.DataFrame({"day": [datetime.date(2020, 1, 1)] * 40}), Y, "dates in the columns day, such as 2020-01-01"),
+        (np.array([[1, datetime.datetime(2020, 1, 1)]] * 40), Y, "dates in the columns 1, such as 2020-01-01 00:00:00"),
+        ([[1.5, datetime.date(2020, 1, 1)]] * 40, Y, "dates in the columns 1, such as 2020-01-01"),
+        (pd.DataFrame({"day": ["2020-01-01"] * 40}), Y, "texts in the columns day, such as '2020-01-01'. Encode"),
+        (pd.DataFrame({"size": pd.interval_range(0, 40)}), Y, "intervals in the columns size"),
+        (pd.DataFrame({"kind": pd.Categorical(["u", "v"] * 20)}), Y, "texts in the columns kind, such as 'u'"),
+        (X, [None, *Y[1:]], "`y` must hold a label in every row, got None at row 0"),
     ],
 )
 def test_what_cannot_be_looked_at_is_named(values, labels, said):
