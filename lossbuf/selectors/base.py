@@ -17,13 +17,13 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from lossbuf import checks
 from lossbuf.conversion import untensored
 from lossbuf.selectors.labels import check_classes, label_array
-from lossbuf.selectors.samples import check_container, validated
+from lossbuf.selectors.samples import of_anything, validated
 
 # Not typing.Self, which beartype does not take on a method by itself.
 _Fitted = TypeVar("_Fitted", bound="RowSelector")
@@ -178,12 +178,8 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
     def _samples(self, X: Any, y: Any = "no_validation", reset: bool = True) -> Any:
         X = untensored(X)
         if not self._looks_at_samples:
-            check_container(X)
             checks.channels_first("X", getattr(X, "shape", ()))
-            checked: Any = validate_data(
-                self, X, y, reset=reset, allow_nd=True, dtype=None, ensure_all_finite=False, accept_sparse="csr"
-            )
-            return checked
+            return of_anything(self, X, y, reset)
         checked = validated(self, X, y, reset=reset, allow_nd=True, accept_sparse="csr")
         samples, *labels = (checked,) if isinstance(y, str) else checked
         samples = samples.toarray() if issparse(samples) else samples

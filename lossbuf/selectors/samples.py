@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.utils import check_array, check_X_y
 from sklearn.utils.validation import validate_data
 
 from lossbuf import checks
@@ -46,6 +47,30 @@ def validated(estimator: Any, X: Any, y: Any = "no_validation", **options: Any) 
         _refuse(_without_numbers(_examples(X)))
         raise ValueError(checks.problem("X", "must hold numbers", f"objects, such as {samples.flat[0]!r}"))
     return found
+
+
+def of_anything(estimator: Any, X: Any, y: Any, reset: bool) -> Any:
+    """What ``validate_data`` gives, of samples that nobody looks at: of all types, missing values among them.
+
+    Args:
+        estimator: Whose samples they are.
+        X: Samples.
+        y: Labels, or ``"no_validation"``.
+        reset: Whether the estimator takes note of the names and the number of features, or compares them.
+
+    Raises:
+        ValueError: If samples and labels are not as many, or the samples have no order.
+    """
+    check_container(X)
+    options: dict[str, Any] = {"allow_nd": True, "dtype": None, "ensure_all_finite": False, "accept_sparse": "csr"}
+    try:
+        return validate_data(estimator, X, y, reset=reset, **options)
+    except (TypeError, ValueError):  # a frame whose columns have no type in common
+        if not hasattr(X, "columns") or not hasattr(X, "to_numpy"):
+            raise
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        plain = X.to_numpy(dtype=object)
+        return check_array(plain, **options) if isinstance(y, str) else check_X_y(plain, y, **options)
 
 
 def check_container(X: Any) -> None:
