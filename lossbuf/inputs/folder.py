@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from lossbuf.inputs.labelled import InputError, LabelledData, ReadSettings, labelled
@@ -83,7 +84,7 @@ def read_folder(root: Path, settings: ReadSettings) -> LabelledData:
     empty = sorted({_shown(path.name) for path in _class_folders(root)} - set(classes))
     if empty and classes:
         notes.append(f"Without images that can be read, and so not a class: {quoted(empty)}.")
-    return labelled(
+    data = labelled(
         pictures.x,
         classes,
         [_name(file, root) for file in read],
@@ -92,6 +93,7 @@ def read_folder(root: Path, settings: ReadSettings) -> LabelledData:
         alike=settings.alike,
         where=where,
     )
+    return replace(data, files=tuple(files) if settings.follow_links else ())
 
 
 def _check_tree(where: str, root: Path, files: list[Path]) -> list[str]:

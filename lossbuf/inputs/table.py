@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -123,7 +124,7 @@ def _of_images(
     places = list(sources)
     bad.update({places[place]: reason for place, reason in pictures.skipped})
     kept = [places[place] for place in pictures.read]
-    return labelled(
+    data = labelled(
         pictures.x,
         [texts[row] for row in kept],
         [ids[row] for row in kept],
@@ -132,6 +133,7 @@ def _of_images(
         alike=settings.alike,
         where=where,
     )
+    return replace(data, files=tuple(source for source in sources.values() if isinstance(source, Path)))
 
 
 def _raw(path: Path, settings: ReadSettings) -> RawTable:
