@@ -30,7 +30,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from benchmarks import results
+from benchmarks.common import results
 from benchmarks.peers.aum import AumPeer
 from lossbuf import networks
 from lossbuf.callback import LossBufferCallback

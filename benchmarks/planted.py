@@ -24,11 +24,12 @@ from joblib import Parallel, delayed
 from rich.console import Console
 from scipy.special import expit
 
-from benchmarks import data as datasets
-from benchmarks import grid, results
-from benchmarks.command import data_or_exit
-from lossbuf import planted
+from benchmarks.common import data as datasets
+from benchmarks.common import results
+from benchmarks.common.command import data_or_exit
+from benchmarks.grid import experiment as grid
 from lossbuf.callback import LossBufferCallback, LossBufferWarning
+from lossbuf.detection import planted
 from lossbuf.files import write_whole
 
 DEPTHS = (0.5, 0.75, 1.0, 1.25)

@@ -1,4 +1,4 @@
-"""The ``lossbuf`` command, whole: what :mod:`lossbuf.cli` has, and ``lossbuf coreset`` and ``lossbuf condense``."""
+"""The whole ``lossbuf`` command: that of :mod:`lossbuf.cli`, with ``lossbuf coreset`` and ``lossbuf condense``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pandas as pd
 import typer
 
 from lossbuf.checks import LossBufferWarning
-from lossbuf.cli import (
+from lossbuf.cli.commands import (
     AlikeClasses,
     Channels,
     Device,
@@ -32,10 +32,10 @@ from lossbuf.cli import (
     read_settings,
     read_told,
 )
+from lossbuf.cli.terminal import closed_quietly, options_in, printable, say, tell, told_errors
 from lossbuf.files import write_whole
 from lossbuf.inputs import InputError, LabelledData, ReadSettings
 from lossbuf.results import Kind, ResultFolder
-from lossbuf.terminal import closed_quietly, options_in, printable, say, tell, told_errors
 
 if TYPE_CHECKING:
     from condensation.artifact import CondensedSet
@@ -217,9 +217,9 @@ def _coreset(method: str, asked: dict[str, Any]) -> Callable[[], Any]:
 
 def _condenser(method: str, settings: dict[str, Any], soft_labels: bool) -> Callable[[], Any]:
     def make() -> Any:
+        from condensation.augmentation.siamese import SiameseAugmentation
         from condensation.distillation import KnowledgeDistillation
         from condensation.matching import DistributionMatching, GradientMatching
-        from condensation.siamese import SiameseAugmentation
 
         if method == "dm":
             made = DistributionMatching(**settings)
@@ -238,7 +238,7 @@ def _save(made: CondensedSet, data: LabelledData, path: Path, picture: Path) -> 
 
 
 def _write_rows(path: Path, data: LabelledData, made: CondensedSet, pipeline: CleanAndCondense) -> None:
-    from lossbuf.safe_csv import write_csv
+    from lossbuf.files.safe_csv import write_csv
 
     rows = pipeline.kept_indices_[pipeline.condenser_.sample_indices_]
     columns: dict[str, Any] = {

@@ -15,15 +15,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from condensation.artifact import CondensedSet
-from condensation.artifact_parts import Cleaning, Provenance, described, fingerprint
-from condensation.condenser import Condenser
+from condensation.artifact.provenance import Cleaning, Provenance, described, fingerprint
 from condensation.coresets.base import Coreset
+from condensation.coresets.features import NetworkFeatures, network_outputs
 from condensation.coresets.forgetting import Forgetting, statistics_of
 from condensation.distillation import KnowledgeDistillation
-from condensation.features import NetworkFeatures, network_outputs
-from condensation.learning import Callback
+from condensation.learned.condenser import Condenser
+from condensation.learned.run import Callback
 from lossbuf import checks
-from lossbuf.conversion import untensored
+from lossbuf.arrays.conversion import untensored
 from lossbuf.data import standardised
 from lossbuf.selectors import LossBufferSelector, RowSelector
 from lossbuf.selectors.labels import check_classes, label_array
@@ -100,8 +100,8 @@ class CleanAndCondense(BaseEstimator):
             X: Samples, an array or tensor of shape ``(n_samples, n_features)`` or
                 ``(n_samples, channels, height, width)``; methods that learn want images.
             y: Labels, possibly wrong, shape ``(n_samples,)``: integers or strings.
-            checkpoint: Of a method that learns, see :meth:`condensation.condenser.Condenser.fit`. A resumed run cleans
-                once more, so the cleaner must have a seed.
+            checkpoint: Of a method that learns, see :meth:`condensation.learned.condenser.Condenser.fit`. A resumed run
+                cleans once more, so the cleaner must have a seed.
             callback: Of a method that learns, called after every iteration.
 
         Raises:

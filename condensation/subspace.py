@@ -13,8 +13,8 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from condensation.condenser import Condenser, Learned, RealImages
-from condensation.learning import Job
+from condensation.learned.condenser import Condenser, Learned, RealImages
+from condensation.learned.run import Job
 from lossbuf import checks
 
 Array = NDArray[np.float64]
@@ -121,7 +121,7 @@ class PCAImages(Condenser):
         ipc: Images a class. A class of fewer rows has images that are sums of its others.
 
     Attributes:
-        images_: See :class:`~condensation.condenser.Condenser`, like ``labels_`` and ``classes_``.
+        images_: See :class:`~condensation.learned.condenser.Condenser`, like ``labels_`` and ``classes_``.
         reconstruction_error_: What the span leaves of each class, mean square a number of standardised images, shape
             ``(num_classes,)``: no other span of as many images leaves less.
         losses_: Empty: there are no iterations.
@@ -163,7 +163,7 @@ class LDAPCAImages(Condenser):
         random_state: Of the clusters; the same seed gives the same images.
 
     Attributes:
-        images_: See :class:`~condensation.condenser.Condenser`, like ``labels_`` and ``classes_``.
+        images_: See :class:`~condensation.learned.condenser.Condenser`, like ``labels_`` and ``classes_``.
         reconstruction_error_: What the images' span leaves of each class, mean square a number of standardised images,
             shape ``(num_classes,)``.
         losses_: Empty: there are no iterations.

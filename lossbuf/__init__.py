@@ -5,16 +5,16 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lossbuf.buffers import ClassLossBuffer, LossBuffers
     from lossbuf.callback import LossBufferCallback
     from lossbuf.checks import LossBufferWarning
     from lossbuf.data import IndexedDataset
+    from lossbuf.detection.from_probabilities import find_label_issues, label_quality
+    from lossbuf.detection.thresholds import Cut, KnownRate, MaxF1, MaxFDR, Mixture, Otsu
+    from lossbuf.detection.verdict import Verdict
     from lossbuf.export import label_issues
-    from lossbuf.interchange import find_label_issues, label_quality
-    from lossbuf.losses import SampleLosses, sample_losses
+    from lossbuf.recording.buffers import ClassLossBuffer, LossBuffers
+    from lossbuf.recording.losses import SampleLosses, sample_losses
     from lossbuf.selectors import LossBufferSelector
-    from lossbuf.thresholds import Cut, KnownRate, MaxF1, MaxFDR, Mixture, Otsu
-    from lossbuf.verdict import Verdict
 
 __version__ = "0.1.0"
 
@@ -40,16 +40,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "buffers": ("ClassLossBuffer", "LossBuffers"),
     "callback": ("LossBufferCallback",),
     "checks": ("LossBufferWarning",),
     "data": ("IndexedDataset",),
+    "detection.from_probabilities": ("find_label_issues", "label_quality"),
+    "detection.thresholds": ("Cut", "KnownRate", "MaxF1", "MaxFDR", "Mixture", "Otsu"),
+    "detection.verdict": ("Verdict",),
     "export": ("label_issues",),
-    "interchange": ("find_label_issues", "label_quality"),
-    "losses": ("SampleLosses", "sample_losses"),
+    "recording.buffers": ("ClassLossBuffer", "LossBuffers"),
+    "recording.losses": ("SampleLosses", "sample_losses"),
     "selectors": ("LossBufferSelector",),
-    "thresholds": ("Cut", "KnownRate", "MaxF1", "MaxFDR", "Mixture", "Otsu"),
-    "verdict": ("Verdict",),
 }
 """Modules of the public names, imported on first use: torch takes seconds, and the version does not need it."""
 

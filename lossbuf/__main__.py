@@ -16,7 +16,7 @@ def main() -> None:
     for entry in entry_points(group="console_scripts", name="lossbuf"):
         entry.load()()
         return
-    from lossbuf.cli import app
+    from lossbuf.cli.commands import app
 
     app(prog_name="lossbuf")
 

@@ -11,29 +11,31 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Integer, Real
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lossbuf import checks, doubts
+from lossbuf import checks
 from lossbuf.checks import LossBufferWarning
-from lossbuf.distributed import PADDING, Block, check_agreement, is_first, world_size
-from lossbuf.dynamics import SampleDynamics
+from lossbuf.detection import diagnostics as doubts
+from lossbuf.detection.neighbours import as_features, nearest
+from lossbuf.detection.planted import planting
+from lossbuf.detection.posterior import LabelPosterior
+from lossbuf.detection.thresholds import Cut, CutRule
+from lossbuf.detection.verdict import RANKINGS, Verdict, by_posterior, by_statistic, cut_rule, table
+from lossbuf.detection.warmup import AUTO, EpochLosses, Warmup, epoch_losses, label_shares
+from lossbuf.detection.weighting import class_weights, hard_weights, soft_weights, with_class_weights
 from lossbuf.files import load_tensors, restoring, save_tensors
-from lossbuf.losses import weighted_mean_loss
-from lossbuf.planted import planting
-from lossbuf.posterior import LabelPosterior
-from lossbuf.rows import RowNames
-from lossbuf.states import check_same_kind, fingerprint
-from lossbuf.statistics import SampleStatistics
-from lossbuf.thresholds import Cut, CutRule
-from lossbuf.verdict import RANKINGS, Verdict, by_posterior, by_statistic, cut_rule, table
-from lossbuf.warmup import AUTO, EpochLosses, Warmup, epoch_losses, label_shares
-from lossbuf.watching import Watching
-from lossbuf.weighting import class_weights, hard_weights, soft_weights, with_class_weights
+from lossbuf.recording.dynamics import SampleDynamics
+from lossbuf.recording.losses import weighted_mean_loss
+from lossbuf.recording.process_group import PADDING, Block, check_agreement, is_first, world_size
+from lossbuf.recording.recorder import Watching
+from lossbuf.recording.row_names import RowNames
+from lossbuf.recording.sample_statistics import SampleStatistics
+from lossbuf.recording.saved_state import check_same_kind, fingerprint
 
 _KIND = "lossbuf.callback"
-_VERSION = 4
+_VERSION = 5
 _HALF = 0.5  # the weight below which a row hardly counts as trained on
 _REASONS = ("not_finite", "label_out_of_range", "unknown_row", "other_label")
 
@@ -64,23 +66,26 @@ class LossBufferCallback(Watching):
         window: Losses kept a class and ring.
         mode: ``"watch"`` changes nothing in training; ``"filter"`` gives suspects weight 0 and ``"reweight"`` less
             weight, anew after every epoch from the end of the warm-up (with ``"posterior"`` only if the rows kept are
-            then expected to be pure enough, see :class:`~lossbuf.posterior.LabelPosterior`).
+            then expected to be pure enough, see :class:`~lossbuf.detection.posterior.LabelPosterior`).
         warmup: Epochs before ``"filter"`` or ``"reweight"`` begins, at least 1: enough for the network to know the
             classes, too few for it to memorize wrong labels. With ``"auto"`` the data decide: 5 to 10 % of the rows
             are recorded but not trained on until then, and their label losses show when labels start to be memorized
-            (:class:`~lossbuf.warmup.Warmup`). In mode ``"watch"`` no row is held back.
+            (:class:`~lossbuf.detection.warmup.Warmup`). In mode ``"watch"`` no row is held back.
         epochs: Epochs of the whole training, where they are known. An automatic warm-up then takes at most half of
             them.
+        features: Features of all rows, such as the columns of a table or embeddings of a pretrained network, finite,
+            shape ``(n_samples, n_features)``. The given labels of the ten nearest neighbours of each row are then
+            combined with the outputs of the network (:mod:`lossbuf.detection.neighbours`). For ``"posterior"`` only.
         rank_by: What to rank by: ``"posterior"``, the log-odds that the label is wrong, or one of
-            :data:`~lossbuf.statistics.SUSPICIONS`.
+            :data:`~lossbuf.recording.sample_statistics.SUSPICIONS`.
         noise_rate: Share of wrong labels, where it is known.
         max_fdr: Largest share of right labels among the suspects to put up with, as an alternative; for ``"posterior"``
             only.
-        cut: Rule that sets the cut, as another. By default :class:`~lossbuf.thresholds.MaxF1` where suspects were
-            dropped while training, else as many rows are suspects as labels are estimated to be wrong; with another
-            ranking :class:`~lossbuf.thresholds.Mixture` decides.
+        cut: Rule that sets the cut, as another. By default :class:`~lossbuf.detection.thresholds.MaxF1` where suspects
+            were dropped while training, else as many rows are suspects as labels are estimated to be wrong; with
+            another ranking :class:`~lossbuf.detection.thresholds.Mixture` decides.
         planted: Share of the rows that train with a wrong label planted on purpose from the middle of the warm-up on,
-            to see how many are found (:class:`~lossbuf.planted.PlantedLabels`); .01 to .05 is usual. For
+            to see how many are found (:class:`~lossbuf.detection.planted.PlantedLabels`); .01 to .05 is usual. For
             ``"posterior"`` and :meth:`loss` only. Statistics of these rows speak of the planted label.
         planted_seed: Decides which, and which rows an automatic warm-up holds back.
         class_weight: How much each class counts in :meth:`loss`, shape ``(num_classes,)``, as the ``weight`` of
@@ -116,6 +121,7 @@ class LossBufferCallback(Watching):
         mode: str = "watch",
         warmup: int | str = AUTO,
         epochs: int | None = None,
+        features: ArrayLike | Tensor | None = None,
         rank_by: str = "posterior",
         noise_rate: float | None = None,
         max_fdr: float | None = None,
@@ -139,12 +145,20 @@ class LossBufferCallback(Watching):
         self.rank_by = checks.one_of("rank_by", rank_by, RANKINGS)
         self.noise_rate = noise_rate
         self.cut = cut_rule(rank_by, noise_rate, max_fdr, cut)
+        if features is not None and rank_by != "posterior":
+            raise ValueError(checks.problem("features", "must be left out unless `rank_by` is 'posterior'", rank_by))
         self.names = RowNames(ids, len(given))
         self.ids = self.names.ids
         self.dynamics = SampleDynamics(given, storage)
         self.posterior = (
             LabelPosterior(
-                len(given), self.num_classes, warmup=self.warm_up.longest, drops=mode != "watch", storage=storage
+                len(given),
+                self.num_classes,
+                warmup=self.warm_up.longest,
+                drops=mode != "watch",
+                storage=storage,
+                nearest=None if features is None else nearest(as_features(features, len(given)), given),
+                held=self.warm_up.held if self.warm_up.holds_back else None,
             )
             if rank_by == "posterior"
             else None
@@ -386,6 +400,7 @@ class LossBufferCallback(Watching):
         verdict = self._verdict()
         found = doubts.of_nothing_seen(verdict) or doubts.of_verdict(verdict, self.noise_rate, self.cut is not None)
         found += doubts.of_epochs(self.dynamics.rows_in_epoch, self.n_samples)
+        found = doubts.of_disagreement(self.warm_up, verdict, self.noise_rate) + found
         found = doubts.of_memory(self.warm_up, verdict, self.mode) + found
         if self.mode != "watch" and self.epoch and not self.dropped:
             found += doubts.of_nothing_dropped(self.epoch, self.warm_up, self.posterior)
@@ -407,7 +422,7 @@ class LossBufferCallback(Watching):
         Returns:
             A table with one row a sample: ``id``, ``given_label``, ``suggested_label`` (for a suspect the class it is
             likely of, else the given label), ``is_suspect``, ``wrong_probability`` (with ``"posterior"``), and every
-            statistic of :class:`~lossbuf.statistics.SampleStatistics`. The index is the row number.
+            statistic of :class:`~lossbuf.recording.sample_statistics.SampleStatistics`. The index is the row number.
         """
         return table(self._told_verdict(), self.statistics(), self.dynamics.labels, self.ids)
 
@@ -430,6 +445,7 @@ class LossBufferCallback(Watching):
             "mode": self.mode,
             "rank_by": self.rank_by,
             "warmup": self.warm_up.identity,
+            "neighbours": self.posterior is not None and self.posterior.nearest is not None,
             "planted": None if self.planted is None else self.planted.identity,
             "data": fingerprint(self.dynamics.labels, self.ids),
             "stage": self.stage.state(),

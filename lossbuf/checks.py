@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lossbuf.conversion import as_array, first_other
-from lossbuf.layout import FEW_CHANNELS, channel_layout
+from lossbuf.arrays.conversion import as_array, first_other
+from lossbuf.arrays.image_layout import FEW_CHANNELS, channel_layout
 
 _LINE = 600
 _FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})

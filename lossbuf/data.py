@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset
 
 from lossbuf import checks
-from lossbuf.conversion import as_array
+from lossbuf.arrays.conversion import as_array
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
-from lossbuf.verdict import Verdict, table
+from lossbuf.detection.verdict import Verdict, table
 
 _NOT_TWICE = ("id", "given_label", "suggested_label", "is_suspect")  # in the columns before the statistics already
 

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from condensation.artifact import Cleaning, CondensedSet, Normalisation, Provenance, described, fingerprint
-from condensation.augment import DC_MNIST
+from condensation.artifact import CondensedSet
+from condensation.artifact.condensed_set import Cleaning, Normalisation, Provenance, described, fingerprint
+from condensation.augmentation.random_changes import DC_MNIST
 
 DAMAGED = "`path` must be a condensed set saved by lossbuf, got "
 

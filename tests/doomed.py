@@ -13,7 +13,7 @@ import sys
 
 import torch
 
-from lossbuf import files
+from lossbuf.files import whole as files
 
 
 def _doom(place: str, count: int) -> None:

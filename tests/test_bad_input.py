@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from lossbuf import LossBufferCallback, LossBufferWarning
-from lossbuf.distributed import PADDING, Block
-from lossbuf.losses import SampleLosses, sample_losses
-from lossbuf.thresholds import Otsu
+from lossbuf.detection.thresholds import Otsu
+from lossbuf.recording.losses import SampleLosses, sample_losses
+from lossbuf.recording.process_group import PADDING, Block
 from tests.states import assert_same_bits, kept
 
 LABELS = [0, 1, 2, 0, 1, 2]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from lossbuf import Cut, LossBufferCallback, LossBufferWarning
-from lossbuf.statistics import SUSPICIONS
+from lossbuf.recording.sample_statistics import SUSPICIONS
 from tests.reference.callback import Callback as Reference
 from tests.reference.scores import suspicion_order
 from tests.states import assert_same_bits, kept

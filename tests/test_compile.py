@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from lossbuf import LossBufferCallback
-from lossbuf.buffers import ClassLossBuffer, LossBuffers
-from lossbuf.losses import sample_losses
+from lossbuf.recording.buffers import ClassLossBuffer, LossBuffers
+from lossbuf.recording.losses import sample_losses
 from tests.states import assert_same_bits, kept
 
 pytestmark = [

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lossbuf.distributed import PADDING, Block, Gathering, is_first, world_size
-from lossbuf.losses import SampleLosses
+from lossbuf.recording.losses import SampleLosses
+from lossbuf.recording.process_group import PADDING, Block, Gathering, is_first, world_size
 from tests.ranks import SCENARIOS
 from tests.states import assert_same_bits
 from tests.torchrun import RANKS, torchrun
@@ -83,8 +83,8 @@ def test_a_block_is_padded_and_ordered_by_step(size, room, monkeypatch, generato
     def both(found, mine, async_op):
         found.view(2, -1).copy_(mine)
 
-    monkeypatch.setattr("lossbuf.distributed.world_size", lambda: 2)
-    monkeypatch.setattr("lossbuf.distributed._all_gather", both)
+    monkeypatch.setattr("lossbuf.recording.process_group.world_size", lambda: 2)
+    monkeypatch.setattr("lossbuf.recording.process_group._all_gather", both)
     values = torch.rand(4, size, generator=generator)
     values[3] = float("-inf")
     losses = SampleLosses(values[0], values[1], torch.arange(size), values[3])

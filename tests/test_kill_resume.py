@@ -37,7 +37,8 @@ def _die(_report=None):
 
 def _doomed(kind, count, network, callback):
     """Put SIGKILL where ``kind`` says, at its ``count``-th time."""
-    from lossbuf import files, training
+    from lossbuf.files import whole as files
+    from lossbuf.training import loop as training
 
     left = count
 

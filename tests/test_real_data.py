@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import data, metrics
-from benchmarks.labels import noisy_labels
+from benchmarks.common import data, metrics
+from benchmarks.common.labels import noisy_labels
 from lossbuf import LossBufferCallback
+from lossbuf.detection.thresholds import KnownRate
 from lossbuf.networks import ConvNet
-from lossbuf.thresholds import KnownRate
 from lossbuf.training import TrainSettings, build, train
 
 pytestmark = [

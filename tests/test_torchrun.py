@@ -12,7 +12,7 @@ from torch.utils.data import BatchSampler, DistributedSampler
 
 from lossbuf import LossBufferCallback
 from lossbuf.files import load_tensors
-from lossbuf.losses import weighted_mean_loss
+from lossbuf.recording.losses import weighted_mean_loss
 from tests.states import assert_same_bits
 from tests.torchrun import RANKS, ROOT, torchrun
 

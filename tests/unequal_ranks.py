@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from lossbuf import LossBufferCallback
-from lossbuf.thresholds import KnownRate
+from lossbuf.detection.thresholds import KnownRate
 
 ROWS, CLASSES, BATCH = 48, 4, 4
 LABELS = torch.arange(ROWS) % CLASSES

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks import metrics
+from benchmarks.common import metrics
 from benchmarks.hard import ours, trainings
 from benchmarks.hard.data import HardData
 from benchmarks.hard.noises import noisy_labels
 from benchmarks.hard.suite import Settings
 from benchmarks.peers import Found, Task, confident_learning, logistic, neighbours
 from lossbuf.callback import LossBufferCallback
-from lossbuf.thresholds import CutRule, Mixture, Otsu
+from lossbuf.detection.thresholds import CutRule, Mixture, Otsu
 
 _Value = TypeVar("_Value")
 

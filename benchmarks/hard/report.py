@@ -22,9 +22,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.common.markdown import pipe
+from benchmarks.common.results import write_json
 from benchmarks.hard.standings import KEYS, cells, of_seeds, standings
-from benchmarks.markdown import pipe
-from benchmarks.results import write_json
 from lossbuf.files import write_whole
 
 BY_METHOD = {"fnr_at_rate": "FNR at the true rate", "f1": "F1 at the own cut", "noise_rate": "Estimated rate",

@@ -10,8 +10,8 @@ import torch
 from joblib import Parallel, delayed
 from rich.console import Console
 
-from benchmarks import results
-from benchmarks.data import DataError
+from benchmarks.common import results
+from benchmarks.common.data import DataError
 from benchmarks.hard.cell import Cell
 from benchmarks.hard.data import LOADERS, Folders, HardData
 from benchmarks.hard.suite import Settings

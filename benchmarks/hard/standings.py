@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmarks.common.results import read_json
 from benchmarks.hard.suite import SUITE
-from benchmarks.results import read_json
 
 KEYS = ["dataset", "noise_kind", "noise"]
 

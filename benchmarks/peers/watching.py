@@ -10,8 +10,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from benchmarks.peers import Found
-from lossbuf.statistics import SampleStatistics
-from lossbuf.thresholds import Otsu
+from lossbuf.detection.thresholds import Otsu
+from lossbuf.recording.sample_statistics import SampleStatistics
 
 
 def find(statistics: SampleStatistics) -> dict[str, Found]:

@@ -17,8 +17,8 @@ import typer
 from rich.console import Console
 from tqdm.auto import tqdm
 
-from benchmarks import results
-from benchmarks.command import listed
+from benchmarks.common import results
+from benchmarks.common.command import listed
 from benchmarks.reliability.report import markdown
 from lossbuf.files import write_whole
 

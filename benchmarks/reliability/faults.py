@@ -21,8 +21,8 @@ from benchmarks.reliability.commands import Scans
 from benchmarks.reliability.places import NotHereError
 from benchmarks.reliability.trials import Trials, one_line
 from benchmarks.reliability.writers import WRITERS
-from condensation import learning
-from lossbuf import training
+from condensation.learned import run as learning
+from lossbuf.training import loop as training
 
 Advance = Callable[[], object]
 PLACES = (

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from benchmarks.common.results import environment, write_json
 from benchmarks.reliability import hostile
 from benchmarks.reliability.content import changed
 from benchmarks.reliability.damage import AT_RANDOM
 from benchmarks.reliability.limits import Outcome, Watched
 from benchmarks.reliability.samples import LOADERS, Loader, copy_sample, make_samples
-from benchmarks.results import environment, write_json
 
 DAMAGES = (*AT_RANDOM, *hostile.ON_PURPOSE, "other content", "odd zip file")
 

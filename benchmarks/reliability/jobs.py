@@ -14,13 +14,14 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from benchmarks.reliability.children import digest
-from condensation import learning
 from condensation.distillation import DatasetDistillation, LabelDistillation
+from condensation.learned import run as learning
 from condensation.matching import DistributionMatching, GradientMatching
-from lossbuf import LossBufferCallback, training
+from lossbuf import LossBufferCallback
 from lossbuf.files import write_whole
 from lossbuf.networks import ConvNet
 from lossbuf.noise import corrupt, symmetric
+from lossbuf.training import loop as training
 
 CHECKPOINT_STEPS = 3
 _SEED = 5

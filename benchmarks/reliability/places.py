@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lossbuf import files
+from lossbuf.files import whole as files
 
 _NEW_MOUNTS = 0x00020000
 _NOBODY = 65534

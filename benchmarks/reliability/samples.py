@@ -16,10 +16,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from benchmarks import labels as label_files
+from benchmarks.common import labels as label_files
+from benchmarks.common.results import read_json, write_json
 from benchmarks.reliability.children import digest
-from benchmarks.results import read_json, write_json
-from condensation.artifact import CondensedSet, Provenance
+from condensation.artifact import CondensedSet
+from condensation.artifact.condensed_set import Provenance
 from condensation.coresets.shards import head, samples
 from condensation.matching import DistributionMatching
 from lossbuf import LossBufferCallback

@@ -15,9 +15,9 @@ from benchmarks.reliability.jobs import callback_of, digits
 from condensation.artifact import CondensedSet
 from condensation.coresets import Random
 from lossbuf.files import load_tensors, save_tensors
+from lossbuf.files.safe_csv import read_csv, write_csv
 from lossbuf.report import PageContent
 from lossbuf.report.page import save_page
-from lossbuf.safe_csv import read_csv, write_csv
 
 
 class Writer(NamedTuple):

@@ -7,6 +7,7 @@ All take their size as ``ipc`` (rows a class) or ``size`` (a count, or a share o
 
 from condensation.coresets.craig import Craig
 from condensation.coresets.crust import Crust
+from condensation.coresets.features import FeatureGradients, FreshNetwork, LastLayerGradients, NetworkFeatures, Pixels
 from condensation.coresets.forgetting import Forgetting
 from condensation.coresets.gradient_norm import ErrorNorms, GradientNorm
 from condensation.coresets.herding import Herding
@@ -14,7 +15,6 @@ from condensation.coresets.k_center import KCenter
 from condensation.coresets.k_means import KMeans
 from condensation.coresets.random_rows import Random
 from condensation.coresets.sharded import Sharded
-from condensation.features import FeatureGradients, FreshNetwork, LastLayerGradients, NetworkFeatures, Pixels
 
 __all__ = [
     "Craig",

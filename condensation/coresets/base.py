@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 from torch import Tensor
 
+from condensation.coresets.features import Features, Pixels, features_of
 from condensation.coresets.sizes import rows_asked
-from condensation.features import Features, Pixels, features_of
 from lossbuf import checks
 from lossbuf.checks import LossBufferWarning
 from lossbuf.selectors import RowSelector

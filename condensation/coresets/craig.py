@@ -12,7 +12,7 @@ from torch import Tensor
 
 from condensation import greedy
 from condensation.coresets.base import Chosen, FeatureCoreset, by_group
-from condensation.features import Features, LastLayerGradients
+from condensation.coresets.features import Features, LastLayerGradients
 
 
 def pick(
@@ -79,8 +79,8 @@ class Craig(FeatureCoreset):
         ipc: Rows a class; or give ``size``.
         size: Rows in all, an integer, or their share, a float in (0, 1].
         balanced: Choose by class, as the paper does, or over all rows.
-        features: What to look at, a :class:`~condensation.features.Features` or an array of shape
-            ``(n_samples, n_features)``; by default :class:`~condensation.features.LastLayerGradients`.
+        features: What to look at, a :class:`~condensation.coresets.features.Features` or an array of shape
+            ``(n_samples, n_features)``; by default :class:`~condensation.coresets.features.LastLayerGradients`.
         strategy: How facility location is maximised, see :func:`~condensation.greedy.facility_location`.
         memory: Bytes that distances may take.
         random_state: Of the features, and of strategies that draw.

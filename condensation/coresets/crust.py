@@ -12,7 +12,7 @@ from torch import Tensor
 
 from condensation import greedy
 from condensation.coresets.base import Chosen, FeatureCoreset, by_group
-from condensation.features import FeatureGradients, Features
+from condensation.coresets.features import FeatureGradients, Features
 from lossbuf import checks
 
 
@@ -77,8 +77,8 @@ class Crust(FeatureCoreset):
         ipc: Rows a class; or give ``size``, in the paper half of each class: ``size=0.5``.
         size: Rows in all, an integer, or their share, a float in (0, 1].
         balanced: Choose by class, as the paper does, or over all rows.
-        features: What to look at, a :class:`~condensation.features.Features` or an array of shape
-            ``(n_samples, n_features)``; by default :class:`~condensation.features.FeatureGradients`.
+        features: What to look at, a :class:`~condensation.coresets.features.Features` or an array of shape
+            ``(n_samples, n_features)``; by default :class:`~condensation.coresets.features.FeatureGradients`.
         mode: ``"medoids"``, the paper's facility location; ``"centrality"``, what the paper's code does: it ranks rows
             by their total similarity to all others.
         strategy: How facility location is maximised, see :func:`~condensation.greedy.facility_location`.

@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from condensation.coresets.base import Chosen, Coreset, by_group, largest_first, warn_of_unseen
-from condensation.features import FreshNetwork
+from condensation.coresets.features import FreshNetwork
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
-from lossbuf.statistics import SampleStatistics
+from lossbuf.recording.sample_statistics import SampleStatistics
 
 
 def forgetfulness(statistics: SampleStatistics, never_learned: str = "first") -> Tensor:
@@ -91,7 +91,7 @@ class Forgetting(Coreset):
             :func:`forgetfulness`. Many of them are mislabelled: on noisy rows take ``"last"``. Rows never seen come
             last in any case.
         network: What to train where there are no statistics; by default a
-            :class:`~condensation.features.FreshNetwork`.
+            :class:`~condensation.coresets.features.FreshNetwork`.
         random_state: Of that training.
 
     Attributes:

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from condensation.coresets.base import Chosen, Coreset, by_group, largest_first, warn_of_unseen
-from condensation.features import FreshNetwork, NetworkOutputs, logit_gradients, outputs_of
+from condensation.coresets.features import FreshNetwork, NetworkOutputs, logit_gradients, outputs_of
 from lossbuf import checks
 from lossbuf.training import StepCallback, TrainSettings
 
@@ -37,7 +37,7 @@ def last_layer_norms(outputs: NetworkOutputs, labels: Int[Tensor, " n_samples"])
     That gradient is an outer product, so its length is that of softmax minus one-hot times that of the features.
 
     Args:
-        outputs: From :func:`~condensation.features.network_outputs`.
+        outputs: From :func:`~condensation.coresets.features.network_outputs`.
         labels: Shape ``(n_samples,)``.
     """
     squares = outputs.features.square().sum(1) + float(outputs.has_bias)
@@ -100,7 +100,7 @@ class GradientNorm(Coreset):
         norm: ``"el2n"``, the length of softmax minus one-hot label; ``"grand"``, that of the last layer's gradient.
         norms: Norms known already, shape ``(n_samples,)``, as :class:`ErrorNorms` takes them down in a training that
             is made for other ends; NaN, a row never seen, comes last. No network is then trained.
-        network: What to train; by default a :class:`~condensation.features.FreshNetwork`, for 5 epochs.
+        network: What to train; by default a :class:`~condensation.coresets.features.FreshNetwork`, for 5 epochs.
         networks: How many, each from weights of its own.
         random_state: Of the trainings.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from condensation import greedy
 from condensation.coresets.base import Chosen, FeatureCoreset, by_group
-from condensation.features import Features
+from condensation.coresets.features import Features
 
 
 class Herding(FeatureCoreset):
@@ -24,9 +24,9 @@ class Herding(FeatureCoreset):
         ipc: Rows a class; or give ``size``.
         size: Rows in all, an integer, or their share, a float in (0, 1].
         balanced: Choose by class, or over all rows, with the mean of all of them.
-        features: What to look at, a :class:`~condensation.features.Features` or an array of shape
-            ``(n_samples, n_features)``; by default :class:`~condensation.features.Pixels`. The published figures look
-            at :class:`~condensation.features.NetworkFeatures`.
+        features: What to look at, a :class:`~condensation.coresets.features.Features` or an array of shape
+            ``(n_samples, n_features)``; by default :class:`~condensation.coresets.features.Pixels`. The published
+            figures look at :class:`~condensation.coresets.features.NetworkFeatures`.
         random_state: Of the features, where they are random.
 
     Attributes:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from condensation import greedy
 from condensation.coresets.base import Chosen, FeatureCoreset, by_group
-from condensation.features import Features
+from condensation.coresets.features import Features
 
 
 class KCenter(FeatureCoreset):
@@ -24,9 +24,9 @@ class KCenter(FeatureCoreset):
         ipc: Rows a class; or give ``size``.
         size: Rows in all, an integer, or their share, a float in (0, 1].
         balanced: Choose by class, or over all rows.
-        features: What to look at, a :class:`~condensation.features.Features` or an array of shape
-            ``(n_samples, n_features)``; by default :class:`~condensation.features.Pixels`. The published figures look
-            at :class:`~condensation.features.NetworkFeatures`.
+        features: What to look at, a :class:`~condensation.coresets.features.Features` or an array of shape
+            ``(n_samples, n_features)``; by default :class:`~condensation.coresets.features.Pixels`. The published
+            figures look at :class:`~condensation.coresets.features.NetworkFeatures`.
         random_state: Of the features, where they are random.
 
     Attributes:

@@ -14,8 +14,8 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from condensation.coresets.base import Chosen, FeatureCoreset, by_group
-from condensation.distances import centred
-from condensation.features import Features
+from condensation.coresets.features import Features
+from condensation.greedy.distances import centred
 
 LARGE = 20_000
 """Rows to choose among from which on scikit-learn's MiniBatchKMeans takes the place of its KMeans."""
@@ -28,8 +28,8 @@ class KMeans(FeatureCoreset):
         ipc: Rows a class; or give ``size``.
         size: Rows in all, an integer, or their share, a float in (0, 1].
         balanced: Choose by class, or over all rows.
-        features: What to look at, a :class:`~condensation.features.Features` or an array of shape
-            ``(n_samples, n_features)``; by default :class:`~condensation.features.Pixels`.
+        features: What to look at, a :class:`~condensation.coresets.features.Features` or an array of shape
+            ``(n_samples, n_features)``; by default :class:`~condensation.coresets.features.Pixels`.
         random_state: Seed, generator or ``None``; the same seed gives the same rows.
 
     Attributes:

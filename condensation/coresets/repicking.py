@@ -13,11 +13,11 @@ from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 
 from condensation.coresets.base import Chosen
-from condensation.features import logit_gradients
+from condensation.coresets.features import logit_gradients
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
 from lossbuf.checks import LossBufferWarning
-from lossbuf.states import fingerprint
+from lossbuf.recording.saved_state import fingerprint
 
 _VERSION = 1
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from condensation.coresets import shards
 from condensation.coresets.base import Chosen, FeatureCoreset
-from condensation.features import Features, as_features, features_of
+from condensation.coresets.features import Features, as_features, features_of
 from lossbuf import checks
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from condensation.coresets import rounds
 from condensation.coresets import shards as sources
 from condensation.coresets.base import Chosen, Coreset, FeatureCoreset
-from condensation.features import Features, FreshNetwork, Pixels, features_of
+from condensation.coresets.features import Features, FreshNetwork, Pixels, features_of
 from lossbuf import checks
 
 

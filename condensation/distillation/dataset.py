@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from condensation.artifact import CondensedSet
-from condensation.condenser import Batch, Condenser, Learned, RealImages
 from condensation.evaluate import Evaluation, network_seeds
-from condensation.evaluation_data import checked
-from condensation.learning import (
+from condensation.evaluate.data import checked
+from condensation.learned.condenser import Batch, Condenser, Learned, RealImages
+from condensation.learned.run import (
     Factory,
     Job,
     Learning,
@@ -182,7 +182,7 @@ class DatasetDistillation(Condenser):
         progress: Show a progress bar, on a terminal only.
 
     Attributes:
-        images_: See :class:`~condensation.condenser.Condenser`, like ``labels_`` and ``classes_``.
+        images_: See :class:`~condensation.learned.condenser.Condenser`, like ``labels_`` and ``classes_``.
         learning_rates_: Of every step, for the mean loss of its images, shape ``(n_steps,)``, all epochs one after the
             other.
         steps_: Rows of ``images_`` of every step, shape ``(n_steps, batch)``.

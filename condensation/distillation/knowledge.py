@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from torch import Tensor, nn
 
-from condensation.condenser import Condenser, Learned, RealImages
 from condensation.coresets.base import Coreset
-from condensation.features import FreshNetwork
-from condensation.learning import Job
+from condensation.coresets.features import FreshNetwork
+from condensation.learned.condenser import Condenser, Learned, RealImages
+from condensation.learned.run import Job
 from lossbuf import checks
 from lossbuf.data import standardised
 from lossbuf.training import predict
@@ -111,10 +111,10 @@ class KnowledgeDistillation(Condenser):
 
     Args:
         base: Chooses or learns the images: an estimator of :mod:`condensation.coresets`, which looks at no weights but
-            0, or another :class:`~condensation.condenser.Condenser`. A clone is fitted, with a seed from
+            0, or another :class:`~condensation.learned.condenser.Condenser`. A clone is fitted, with a seed from
             ``random_state`` where its own is ``None``.
         teacher: A trained network, as that of the cleaning run, with an output for each of the sorted classes; or one
-            to be trained on the images. By default a :class:`~condensation.features.FreshNetwork`.
+            to be trained on the images. By default a :class:`~condensation.coresets.features.FreshNetwork`.
         temperature: Of the labels, above 0.
         standardise: Show a trained teacher images with mean 0 and deviation 1 by channel, as
             :class:`~lossbuf.selectors.LossBufferSelector` does; False shows them as they are. One to be trained always
@@ -122,7 +122,7 @@ class KnowledgeDistillation(Condenser):
         random_state: Seed, generator or ``None``; the same seed gives the same images and labels.
 
     Attributes:
-        images_: See :class:`~condensation.condenser.Condenser`, like ``classes_``, ``sample_indices_`` and
+        images_: See :class:`~condensation.learned.condenser.Condenser`, like ``classes_``, ``sample_indices_`` and
             ``sample_weight_``. As many a class as the base gives.
         labels_: Probability of every class at the temperature, float32, shape ``(n_images, num_classes)``.
         losses_: Those of the base; empty where it has none.

@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from condensation.condenser import Batch, Condenser, Learned, RealImages
-from condensation.features import last_input
-from condensation.learning import (
+from condensation.coresets.features import last_input
+from condensation.learned.condenser import Batch, Condenser, Learned, RealImages
+from condensation.learned.run import (
     Factory,
     Job,
     Learning,
@@ -122,7 +122,7 @@ class LabelDistillation(Condenser):
         ipc: Images a class; they are drawn from the real ones, and some twice where a class has fewer.
         form: ``"ridge"`` or ``"second-order"``.
         network: Makes the networks, of nothing but parameters, and for ridge with a linear layer; by default
-            :func:`~condensation.learning.plain_network`.
+            :func:`~condensation.learned.run.plain_network`.
         iterations: Steps of the labels; by default 400 epochs of 50,000 images, as published. For digits of 8x8 pixels
             2000 with ``lr=0.003`` take a minute.
         lr: Of the labels, Adam.
@@ -138,8 +138,8 @@ class LabelDistillation(Condenser):
         progress: Show a progress bar, on a terminal only.
 
     Attributes:
-        images_: Real images as they were given, in float32; see :class:`~condensation.condenser.Condenser`, like
-            ``classes_`` and ``sample_indices_``.
+        images_: Real images as they were given, in float32; see :class:`~condensation.learned.condenser.Condenser`,
+            like ``classes_`` and ``sample_indices_``.
         labels_: Probability of every class, float32, shape ``(num_classes * ipc, num_classes)``.
         losses_: Of the network on real images by iteration, in nats, shape ``(iterations,)``.
 

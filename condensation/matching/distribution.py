@@ -7,11 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from condensation.condenser import Condenser, Learned, RealImages
-from condensation.features import last_input
-from condensation.learning import Factory, Job, Learning, drawn_from, fresh_network
-from condensation.siamese import SiameseAugmentation, changed_alike
-from lossbuf import architectures, checks
+from condensation.augmentation.siamese import SiameseAugmentation, changed_alike
+from condensation.coresets.features import last_input
+from condensation.learned.condenser import Condenser, Learned, RealImages
+from condensation.learned.run import Factory, Job, Learning, drawn_from, fresh_network
+from lossbuf import checks
+from lossbuf.networks import architectures
 
 PUBLISHED = SiameseAugmentation()
 """All six families. Leave out ``"flip"`` for digits."""
@@ -45,7 +46,7 @@ class DistributionMatching(Condenser):
         ipc: Images a class.
         augment: Changes real and synthetic images of a class by one draw; by default all families, as published.
         network: Makes the networks, which are never trained; their features are what the last linear layer is given. By
-            default :func:`~lossbuf.architectures.convnet3`.
+            default :func:`~lossbuf.networks.architectures.convnet3`.
         iterations: Fresh networks, one step of the images each.
         init: ``"real"``, images of the class, or ``"noise"``.
         lr: Of the images, SGD with ``momentum``.
@@ -56,7 +57,7 @@ class DistributionMatching(Condenser):
         progress: Show a progress bar, on a terminal only.
 
     Attributes:
-        images_: See :class:`~condensation.condenser.Condenser`, like ``labels_`` and ``classes_``.
+        images_: See :class:`~condensation.learned.condenser.Condenser`, like ``labels_`` and ``classes_``.
         losses_: Distance by iteration, a class, shape ``(iterations,)``.
 
     Source:

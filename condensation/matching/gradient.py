@@ -9,14 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from condensation.condenser import Condenser, Learned, RealImages
-from condensation.learning import Job, Learning, drawn_from
+from condensation.augmentation.siamese import SiameseAugmentation, changed_alike
+from condensation.learned.condenser import Condenser, Learned, RealImages
+from condensation.learned.run import Job, Learning, drawn_from
 from condensation.matching.class_gradients import class_gradients, freeze_statistics
 from condensation.matching.distance import gradient_distance
 from condensation.matching.networks import Networks
-from condensation.siamese import SiameseAugmentation, changed_alike
 from condensation.subspace import reconstruction_error
-from lossbuf import architectures, checks
+from lossbuf import checks
+from lossbuf.networks import architectures
 
 _STATISTICS_ROWS = 16
 _CPU_ROWS = 32
@@ -44,10 +45,10 @@ class GradientMatching(Condenser):
 
     Args:
         ipc: Images a class.
-        augment: A :class:`~condensation.siamese.SiameseAugmentation` makes it DSA: real and synthetic images of a class
-            are changed by one draw, and the network trains on changed images. ``None`` is DC.
-        network: Makes the networks; by default :func:`~lossbuf.architectures.convnet3`. For images of 8 pixels a side
-            take two blocks: instance norm over 2x2 places leaves gradients that no image can match.
+        augment: A :class:`~condensation.augmentation.siamese.SiameseAugmentation` makes it DSA: real and synthetic
+            images of a class are changed by one draw, and the network trains on changed images. ``None`` is DC.
+        network: Makes the networks; by default :func:`~lossbuf.networks.architectures.convnet3`. For images of 8 pixels
+            a side take two blocks: instance norm over 2x2 places leaves gradients that no image can match.
         iterations: Fresh networks.
         outer_steps: Steps of the images a network; by default :func:`loops`.
         inner_epochs: Epochs the network trains after each; by default :func:`loops`.
@@ -72,7 +73,7 @@ class GradientMatching(Condenser):
         progress: Show a progress bar, on a terminal only.
 
     Attributes:
-        images_: See :class:`~condensation.condenser.Condenser`, like ``labels_`` and ``classes_``.
+        images_: See :class:`~condensation.learned.condenser.Condenser`, like ``labels_`` and ``classes_``.
         losses_: Mean loss of an outer step by iteration, a class, shape ``(iterations,)``.
 
     Source:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from condensation.condenser import RealImages
-from condensation.learning import Factory, fresh_network
-from condensation.shared_graph import SharedGraph
+from condensation.evaluate.shared_graph import SharedGraph
+from condensation.learned.condenser import RealImages
+from condensation.learned.run import Factory, fresh_network
 
 
 class Networks:
@@ -17,7 +17,7 @@ class Networks:
         factory: Makes a network.
         real: The images to make it for.
         device: Where it runs.
-        compiled: Compile one for all, see :class:`~condensation.shared_graph.SharedGraph`.
+        compiled: Compile one for all, see :class:`~condensation.evaluate.shared_graph.SharedGraph`.
     """
 
     def __init__(self, factory: Factory, real: RealImages, device: torch.device, *, compiled: bool) -> None:

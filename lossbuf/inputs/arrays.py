@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lossbuf.arrays.image_layout import channel_layout, with_channels_first
 from lossbuf.files import opened_arrays
 from lossbuf.inputs.labelled import InputError, LabelledData, ReadSettings, labelled
 from lossbuf.inputs.names import LABEL_NAMES, MORE_LABEL_NAMES, X_NAMES, asked_for, find, key, listed, quoted
-from lossbuf.layout import channel_layout, with_channels_first
 
 _OTHER_ROWS = ("test", "val", "valid", "validation")
 _ID_NAMES = ("ids", "id", "names", "filenames")
@@ -23,7 +23,7 @@ def read_archive(path: Path, settings: ReadSettings) -> LabelledData:
     """Read an ``.npz``: samples, labels, and where they are there ``ids`` and ``class_names``.
 
     Images are ``(n, channels, height, width)``, ``(n, height, width, channels)`` or ``(n, height, width)``, as bytes
-    or as floats, which stay what they are for the network; see :mod:`lossbuf.layout`.
+    or as floats, which stay what they are for the network; see :mod:`lossbuf.arrays.image_layout`.
 
     Raises:
         InputError: If an array is missing, of another length, or holds anything but numbers or texts.

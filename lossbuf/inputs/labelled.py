@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lossbuf import checks
+from lossbuf.arrays.image_layout import Layout, as_bytes, value_range
 from lossbuf.inputs.classes import Alike, merge_names
-from lossbuf.layout import Layout, as_bytes, value_range
 
 
 class InputError(ValueError):
@@ -37,7 +37,7 @@ class ReadSettings:
             are alike and small, else at most 64.
         follow_links: Read what symbolic links out of the folder lead to.
         channels: ``"first"`` or ``"last"``: where the images of an archive have their channels; by default what
-            :func:`~lossbuf.layout.channel_layout` says.
+            :func:`~lossbuf.arrays.image_layout.channel_layout` says.
         alike: ``"merge"`` or ``"keep"``: what becomes of names of classes that look alike; by default what
             :func:`~lossbuf.inputs.classes.merged` says.
 

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
-from lossbuf.distributed import world_size
+from lossbuf.recording.process_group import world_size
 
 STATE_FILE = "lossbuf.pt"
 """Name of the state's file in checkpoints that are folders; :meth:`LossBufferCallback.load` reads it."""

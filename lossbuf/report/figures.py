@@ -22,8 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
-from lossbuf.scores import suspicion_order
-from lossbuf.verdict import Verdict
+from lossbuf.detection.verdict import Verdict
+from lossbuf.recording.scores import suspicion_order
 
 RIGHT, WRONG, CUT = "#0072B2", "#D55E00", "#000000"
 COLOURS = (RIGHT, WRONG, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")

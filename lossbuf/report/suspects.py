@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lossbuf import checks
+from lossbuf.recording.scores import suspicion_order
 from lossbuf.report.content import PageContent, numbers, text_of
-from lossbuf.scores import suspicion_order
 
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from lossbuf.files import restoring, size_of, write_whole
+from lossbuf.files.safe_csv import read_csv, write_csv
 from lossbuf.inputs import InputError, LabelledData, ReadSettings, read_labelled
 from lossbuf.inputs.names import listed
 from lossbuf.results import Draft, Kind, ResultFolder
 from lossbuf.results.draft import new_draft
-from lossbuf.safe_csv import read_csv, write_csv
 from lossbuf.scan.run import Scan, ScanSettings, scan
 from lossbuf.scan.tables import clean_table, issues_table, summary
 

@@ -17,17 +17,18 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from lossbuf import checks, doubts
-from lossbuf.augment import CropFlip
+from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
 from lossbuf.checks import LossBufferWarning
 from lossbuf.data import standardised
+from lossbuf.detection import diagnostics as doubts
+from lossbuf.detection.verdict import Verdict, table
 from lossbuf.export import issue_table
 from lossbuf.inputs import InputError, LabelledData
 from lossbuf.networks import MLP, ConvNet, batch_size_of, default_lr, default_network, resnet9, resnet18
-from lossbuf.scores import suspicion_order
+from lossbuf.recording.scores import suspicion_order
 from lossbuf.training import TrainSettings, build, train
-from lossbuf.verdict import Verdict, table
+from lossbuf.training.augmentation import CropFlip
 
 if TYPE_CHECKING:
     from lossbuf.selectors import LossBufferSelector
@@ -231,6 +232,7 @@ def scan(
         num_classes,
         mode="filter",
         epochs=settings.epochs,
+        features=None if data.has_images else data.x,
         noise_rate=settings.noise_rate,
         max_fdr=settings.max_fdr,
         planted=settings.planted,

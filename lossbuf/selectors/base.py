@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from lossbuf import checks
-from lossbuf.conversion import untensored
+from lossbuf.arrays.conversion import untensored
 from lossbuf.selectors.labels import check_classes, label_array
 from lossbuf.selectors.samples import of_anything, validated
 

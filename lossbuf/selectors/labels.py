@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 
 from lossbuf import checks
-from lossbuf.conversion import as_array
+from lossbuf.arrays.conversion import as_array
 
 
 def label_array(y: Any) -> Any:

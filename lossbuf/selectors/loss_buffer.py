@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
 from lossbuf.data import standardised
+from lossbuf.detection.thresholds import CutRule
+from lossbuf.detection.verdict import Verdict
+from lossbuf.detection.weighting import soft_weights
 from lossbuf.networks import batch_size_of, default_lr, default_network
 from lossbuf.selectors.base import RowSelector
-from lossbuf.thresholds import CutRule
 from lossbuf.training import TrainSettings, build, train
-from lossbuf.verdict import Verdict
-from lossbuf.weighting import soft_weights
 
 
 class LossBufferSelector(RowSelector):
@@ -38,7 +38,7 @@ class LossBufferSelector(RowSelector):
         batch_size: Rows per step; by default at most 128, and at least 32 steps per epoch.
         lr: Highest learning rate; by default .05, and .02 where the default network is linear.
         weight_decay: Of SGD.
-        rank_by: What to rank by, ``"posterior"`` or one of :data:`~lossbuf.statistics.SUSPICIONS`.
+        rank_by: What to rank by, ``"posterior"`` or one of :data:`~lossbuf.recording.sample_statistics.SUSPICIONS`.
         noise_rate: Share of wrong labels, where it is known.
         max_fdr: Largest share of right labels among the suspects to put up with, as an alternative.
         cut: Rule for the cut, as another; by default as many rows are dropped as labels are estimated to be wrong.
@@ -58,7 +58,8 @@ class LossBufferSelector(RowSelector):
         sample_weight_: Soft weight in [0, 1] of every row, shape ``(n_samples,)``.
         suggested_labels_: For suspects the class they are likely of, else the given label, shape ``(n_samples,)``.
         noise_rate_: Estimated, or given, share of wrong labels.
-        noise_rate_interval_: Around the estimate, see :class:`~lossbuf.verdict.Verdict`; ``None`` like ``transition_``.
+        noise_rate_interval_: Around the estimate, see :class:`~lossbuf.detection.verdict.Verdict`; ``None`` like
+            ``transition_``.
         transition_: Estimated P(given | true), rows sum to 1, in the order of ``classes_``; ``None`` where
             ``rank_by`` is not ``"posterior"``.
         planted_found_: Share of the planted labels that are suspects: an estimate of the share of all wrong labels that
@@ -130,6 +131,7 @@ class LossBufferSelector(RowSelector):
             mode=self.mode,
             warmup=self.warmup,
             epochs=settings.epochs,
+            features=X if X.ndim == 2 and self.rank_by == "posterior" else None,
             rank_by=self.rank_by,
             noise_rate=self.noise_rate,
             max_fdr=self.max_fdr,

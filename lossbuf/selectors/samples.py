@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from sklearn.utils import check_array, check_X_y
@@ -38,7 +38,7 @@ def validated(estimator: Any, X: Any, y: Any = "no_validation", **options: Any) 
         raise ValueError(checks.problem("X", "must hold a number everywhere", "masked values", mend))
     _refuse(_without_numbers(_dtypes(X)))
     try:
-        found = validate_data(estimator, X, y, dtype="numeric", **options)
+        found: Any = validate_data(estimator, cast(Any, X), y, dtype="numeric", **options)
     except (TypeError, ValueError):
         _refuse(_without_numbers(_examples(X)))
         raise
@@ -75,7 +75,7 @@ def of_anything(estimator: Any, X: Any, y: Any, reset: bool) -> Any:
 
 def check_container(X: Any) -> None:
     """Raise ``ValueError`` where samples do not come in rows that can be counted."""
-    if isinstance(X, Mapping):
+    if isinstance(X, Mapping) and not hasattr(X, "shape"):  # a sparse matrix may be a mapping
         mend = "Make a table of it: pandas.DataFrame(X)."
     elif isinstance(X, Iterator) and not hasattr(X, "shape"):
         mend = "Make a list of it: list(X)."

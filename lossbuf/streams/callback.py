@@ -17,14 +17,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossbuf import checks
-from lossbuf.distributed import PADDING, Block, check_agreement, is_first, of_all_ranks, places, rank, world_size
 from lossbuf.files import load_tensors, restoring, save_tensors
-from lossbuf.losses import weighted_mean_loss
-from lossbuf.scores import all_scores
+from lossbuf.recording.losses import weighted_mean_loss
+from lossbuf.recording.process_group import (
+    PADDING,
+    Block,
+    check_agreement,
+    is_first,
+    of_all_ranks,
+    places,
+    rank,
+    world_size,
+)
+from lossbuf.recording.recorder import Watching
+from lossbuf.recording.scores import all_scores
 from lossbuf.streams.checking import check_folder, check_state, checked_ids, of_this_rank
 from lossbuf.streams.files import check_own, files_of, remove_from, schema_of
 from lossbuf.streams.writer import Rows, RowWriter
-from lossbuf.watching import Watching
 
 _KIND = "lossbuf.stream"
 _VERSION = 1

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lossbuf import checks
-from lossbuf.sketch import ExactScores, ScoreSketch
-from lossbuf.thresholds import EXACT_ROWS, KnownRate, Mixture
+from lossbuf.detection.thresholds import EXACT_ROWS, KnownRate, Mixture
+from lossbuf.streams.sketch import ExactScores, ScoreSketch
 
 Scores = NDArray[np.float32]
 Pass = Callable[[], Iterable[tuple[Scores, Scores]]]

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lossbuf.scores import Scores
-from lossbuf.statistics import SampleStatistics, fold_, new_state, statistics_of
+from lossbuf.recording.sample_statistics import SampleStatistics, fold_, new_state, statistics_of
+from lossbuf.recording.scores import Scores
 from lossbuf.streams.files import FLOATS
 
 if TYPE_CHECKING:

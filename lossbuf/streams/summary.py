@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from lossbuf import checks
 from lossbuf.checks import LossBufferWarning
+from lossbuf.detection.thresholds import KnownRate, Mixture
 from lossbuf.files import remove_abandoned, write_whole
-from lossbuf.scores import suspicion_order
-from lossbuf.sketch import ScoreSketch
-from lossbuf.statistics import SUSPICIONS, SampleStatistics
+from lossbuf.recording.sample_statistics import SUSPICIONS, SampleStatistics
+from lossbuf.recording.scores import suspicion_order
 from lossbuf.streams.cut import checked_rule, find_edge
 from lossbuf.streams.files import BATCH_ROWS, label_type, read_batches, said_in, stream_files
 from lossbuf.streams.folding import folded, whole_ids
-from lossbuf.thresholds import KnownRate, Mixture
+from lossbuf.streams.sketch import ScoreSketch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,20 +95,23 @@ def summarise(
 ) -> StreamSummary:
     """Sum up what a :class:`~lossbuf.streams.LossBufferStream` wrote, and choose the cut: a table with a row an id.
 
-    The statistics are those that :class:`~lossbuf.dynamics.SampleDynamics` holds in memory, to the last bit: DuckDB
-    sorts the rows by id, epoch and position, on disk where memory does not do, and the rows then pass by in this order
-    and are folded by the same code. (PyArrow's own ``group_by`` holds all groups in memory, and DuckDB's would add in
-    another order and precision.) The cut comes from a sketch of the scores and is that of the same scores in memory,
-    see :mod:`lossbuf.sketch`; of ids with the same suspicion and label loss the lower ones are suspects first.
+    The statistics are those that :class:`~lossbuf.recording.dynamics.SampleDynamics` holds in memory, to the last bit:
+    DuckDB sorts the rows by id, epoch and position, on disk where memory does not do, and the rows then pass by in this
+    order and are folded by the same code. (PyArrow's own ``group_by`` holds all groups in memory, and DuckDB's would
+    add in another order and precision.) The cut comes from a sketch of the scores and is that of the same scores in
+    memory, see :mod:`lossbuf.streams.sketch`; of ids with the same suspicion and label loss the lower ones are suspects
+    first.
 
     A sample that came more than once in an epoch counts once, the first time by position. Where its given label
     changed, each epoch is judged by the label it had then, and the last one is its ``given_label``.
 
     Args:
         folder: Where the stream wrote, from all ranks.
-        rank_by: One of :data:`~lossbuf.statistics.SUSPICIONS`. The posterior needs the outputs of all samples at once.
+        rank_by: One of :data:`~lossbuf.recording.sample_statistics.SUSPICIONS`. The posterior needs the outputs of all
+            samples at once.
         noise_rate: Share of wrong labels, where it is known; exactly this share of the ids are suspects.
-        cut: :class:`~lossbuf.thresholds.KnownRate` or :class:`~lossbuf.thresholds.Mixture`, the default.
+        cut: :class:`~lossbuf.detection.thresholds.KnownRate` or :class:`~lossbuf.detection.thresholds.Mixture`, the
+            default.
         out: The table's file, by default beside the folder, with ``-summary.parquet`` at its end. A file there is
             replaced. Temporary files of about three times its size lie beside it meanwhile.
         memory_limit: For the sort, such as ``"1GB"``; what else there is does not grow with the stream.
@@ -116,7 +119,8 @@ def summarise(
 
     Returns:
         The cut, some counts, and where the table is. Its columns: ``id``, ``given_label``, ``suggested_label``,
-        ``is_suspect``, ``suspicion`` and the statistics of :class:`~lossbuf.statistics.SampleStatistics`.
+        ``is_suspect``, ``suspicion`` and the statistics of
+        :class:`~lossbuf.recording.sample_statistics.SampleStatistics`.
 
     Raises:
         ImportError: If pyarrow or duckdb is missing.

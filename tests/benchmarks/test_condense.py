@@ -8,7 +8,9 @@ import torch
 from matplotlib.image import imread
 from typer.testing import CliRunner
 
-from benchmarks import condense, condense_report, condense_speed
+from benchmarks.condense import experiment as condense
+from benchmarks.condense import report as condense_report
+from benchmarks.condense import speed as condense_speed
 from condensation.artifact import CondensedSet
 from lossbuf.networks import ConvNet
 

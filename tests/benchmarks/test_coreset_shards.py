@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import coreset_shards
+from benchmarks.coresets import shards as coreset_shards
 
 runner = CliRunner()
 

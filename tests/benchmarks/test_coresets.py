@@ -8,8 +8,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks import coreset_report, coreset_speed, coresets
-from benchmarks import data as datasets
+from benchmarks.common import data as datasets
+from benchmarks.coresets import experiment as coresets
+from benchmarks.coresets import report as coreset_report
+from benchmarks.coresets import speed as coreset_speed
 
 runner = CliRunner()
 

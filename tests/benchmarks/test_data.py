@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import data
-from lossbuf.layout import channel_layout
+from benchmarks.common import data
+from lossbuf.arrays.image_layout import channel_layout
 
 LABELS = np.arange(40) % 2
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks import grid, grid_report, metrics
+from benchmarks.common import metrics
+from benchmarks.grid import experiment as grid
+from benchmarks.grid import report as grid_report
 
 SETTINGS = grid.Settings(
     dataset="digits",

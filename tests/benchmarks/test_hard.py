@@ -8,8 +8,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks import grid, grid_report
-from benchmarks.data import DataError
+from benchmarks.common.data import DataError
+from benchmarks.grid import experiment as grid
+from benchmarks.grid import report as grid_report
 from benchmarks.hard import cell, files, ours, report, run, standings, suite, trainings
 from benchmarks.hard.data import LOADERS, Folders
 from benchmarks.hard.suite import SUITE, Settings

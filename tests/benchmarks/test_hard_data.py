@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.data import DataError
+from benchmarks.common.data import DataError
 from benchmarks.hard import noises, prepare, pretrained
 from benchmarks.hard.data import LOADERS, Folders, HardData, exponential_tail, of_features
 from benchmarks.hard.gradients import oriented_gradients

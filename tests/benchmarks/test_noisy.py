@@ -9,8 +9,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks import data, duration, noisy, report
-from benchmarks.labels import LabelFileError, noisy_labels
+from benchmarks.common import data, duration
+from benchmarks.common.labels import LabelFileError, noisy_labels
+from benchmarks.noisy import experiment as noisy
+from benchmarks.noisy import report
 
 QUICK = ["--noise", "0.4", "--seeds", "1", "--epochs", "3", "--width", "4", "--subset", "300", "--scores", "score2,aum"]
 

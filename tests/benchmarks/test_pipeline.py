@@ -10,7 +10,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks import pipeline, pipeline_report
+from benchmarks.pipeline import experiment as pipeline
+from benchmarks.pipeline import report as pipeline_report
 from condensation.artifact import CondensedSet
 
 runner = CliRunner()

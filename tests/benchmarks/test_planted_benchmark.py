@@ -5,7 +5,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import grid, planted
+from benchmarks import planted
+from benchmarks.grid import experiment as grid
 
 runner = CliRunner()
 

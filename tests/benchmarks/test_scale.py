@@ -6,7 +6,8 @@ import pytest
 import torch
 import typer
 
-from benchmarks import scale, scale_cells
+from benchmarks.scale import cells as scale_cells
+from benchmarks.scale import experiment as scale
 
 CLASSES, SAMPLES = 5, 3000
 

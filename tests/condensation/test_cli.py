@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from condensation.artifact import CondensedSet
 from condensation.cli import CONDENSERS, CORESETS, app
-from condensation.condenser import RealImages
-from lossbuf.safe_csv import read_csv
+from condensation.learned.condenser import RealImages
+from lossbuf.files.safe_csv import read_csv
 
 
 def run(*arguments):
@@ -121,7 +121,7 @@ def test_soft_labels(archive, tmp_path):
 def test_a_stopped_run_goes_on_with_the_same_bits(archive, tmp_path, monkeypatch):
     fast = ("--iterations", "6", "--ipc", "1", "--device", "cpu")
     assert run("condense", archive, "--out", tmp_path / "whole", *fast).exit_code == 0
-    monkeypatch.setattr("condensation.learning._SECONDS", 0.0)
+    monkeypatch.setattr("condensation.learned.run._SECONDS", 0.0)
     draw, draws = RealImages.batch, 0
 
     def stopping(real, size, generator):

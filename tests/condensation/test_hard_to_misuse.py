@@ -9,8 +9,8 @@ from condensation.coresets import Craig, Forgetting, GradientNorm
 from condensation.coresets.base import Chosen
 from condensation.coresets.forgetting import statistics_of
 from condensation.coresets.repicking import Repicking
-from condensation.ensemble import stackable
 from condensation.evaluate import EvalSettings, evaluate
+from condensation.evaluate.ensemble import stackable
 from condensation.greedy import facility_location
 from lossbuf import LossBufferCallback, LossBufferWarning
 

@@ -10,13 +10,13 @@ from sklearn.feature_selection import VarianceThreshold
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from condensation import features as feature_module
 from condensation.artifact import CondensedSet
-from condensation.artifact_parts import fingerprint
+from condensation.artifact.provenance import fingerprint
 from condensation.coresets import Forgetting, FreshNetwork, Herding, NetworkFeatures, Random
+from condensation.coresets import features as feature_module
+from condensation.coresets.features import network_outputs
 from condensation.coresets.forgetting import statistics_of
 from condensation.distillation import KnowledgeDistillation
-from condensation.features import network_outputs
 from condensation.matching import DistributionMatching
 from condensation.pipeline import CleanAndCondense, cleaning_by
 from lossbuf import LossBufferSelector

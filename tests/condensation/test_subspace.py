@@ -19,7 +19,7 @@ from condensation.subspace import (
     reconstruction_errors,
     second_moment_images,
 )
-from lossbuf.architectures import mlp
+from lossbuf.networks.architectures import mlp
 from tests.reference import subspace as reference
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from lossbuf.cli import app
+from lossbuf.cli.commands import app
 from lossbuf.inputs import InputError, ReadSettings, read_labelled
 from lossbuf.inputs.classes import merged
 

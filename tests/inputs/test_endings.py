@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, features
 from typer.testing import CliRunner
 
-from lossbuf.cli import app
+from lossbuf.cli.commands import app
 from lossbuf.inputs import read_labelled
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lossbuf.losses import weighted_mean_loss
+from lossbuf.recording.losses import weighted_mean_loss
 from tests.integrations.plain import BATCH, EPOCHS, ROWS, callback, digits, network, sgd
 from tests.integrations.ranks import SAVED_AFTER
 from tests.states import assert_same_bits

@@ -78,8 +78,12 @@ def from_anchors(
     floors = [max(1, min(size // 2, least)) for size in sizes]
     ceilings = [max(floor, int(most * size)) for floor, size in zip(floors, sizes, strict=True)]
     true, counts, matrix = outputs, floors, []
+    unsupported, usual = set(), []
     for turn in range(rounds):
         if turn:
+            unsupported |= without_rows(matrix, deconvolved(outputs, matrix, 20), sizes, counts)
+            rows = smoothed(usual, smoothing)
+            matrix = [rows[i] if i in unsupported else row for i, row in enumerate(matrix)]
             true = deconvolved(outputs, matrix, 20)
             sure = [sum(row[label] > confidence for row in true) for label in range(num_classes)]
             counts = [min(max(one, low), high) for one, low, high in zip(sure, floors, ceilings, strict=True)]
@@ -94,15 +98,31 @@ def from_anchors(
         named = [label for label, size in enumerate(sizes) if size]
         wrong = sum(counts[i] * (1 - raw[i][i]) for i in named) / max(sum(counts[i] for i in named), 1)
         others = max(num_classes - 1, 1)
+        usual = [[1 - wrong if i == j else wrong / others for j in range(num_classes)] for i in range(num_classes)]
         matrix = [
             [(value * count + (1 - wrong if i == j else wrong / others)) / (count + 1) for j, value in enumerate(row)]
             for i, (row, count) in enumerate(zip(found, counts, strict=True))
         ]
         for label, size in enumerate(sizes):
+            if label in unsupported:
+                matrix[label] = usual[label]
             if not size:
                 matrix[label] = [float(given == label) for given in range(num_classes)]
         matrix = smoothed(matrix, smoothing)
     return matrix, counts
+
+
+def without_rows(matrix: Matrix, true: Matrix, sizes: list[int], counts: list[int]) -> set[int]:
+    """Classes most of whose anchors carry another label, and that cannot be told from the class of that label."""
+    found = set()
+    for i, row in enumerate(matrix):
+        share, other = max((value, -j) for j, value in enumerate(row) if j != i)
+        other = -other
+        left = sum(probs[other] for probs in true)
+        clearly = counts[i] >= 20 and share - row[i] > math.sqrt((share + row[i]) / counts[i])
+        if clearly and (row[i] < 2 * matrix[other][i] or left < sizes[other] / 2):
+            found.add(i)
+    return found
 
 
 def from_joint(true_probs: Matrix, labels: list[int], start: Matrix, steps: int) -> Matrix:

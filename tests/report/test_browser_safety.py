@@ -2,8 +2,8 @@
 
 import pytest
 
+from lossbuf.files.safe_csv import escaped, unescaped
 from lossbuf.report import save_page
-from lossbuf.safe_csv import escaped, unescaped
 from tests.report.browsing import downloaded, to_gallery, until
 from tests.report.contents import HOSTILE, content, hostile_content, table
 

@@ -4,9 +4,9 @@ import numpy as np
 from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
-from lossbuf.cli import app
+from lossbuf.cli.commands import app
+from lossbuf.files.safe_csv import read_csv
 from lossbuf.noise import corrupt, symmetric
-from lossbuf.safe_csv import read_csv
 from tests.report.browsing import cards
 
 HOSTILE = "</script><script>document.title = 'ran'</script>"

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
 from lossbuf import LossBufferCallback
+from lossbuf.detection.thresholds import Cut, KnownRate
+from lossbuf.detection.verdict import Verdict
 from lossbuf.networks import MLP
 from lossbuf.report import figures
-from lossbuf.thresholds import Cut, KnownRate
 from lossbuf.training import TrainSettings, build, train
-from lossbuf.verdict import Verdict
 
 NAN = float("nan")
 HOSTILE = ["$\\frac{1}{", "a\nb\tc", "<b>&amp;</b>", "_hidden", "long name of a class that goes on 1", "%s {x}"]

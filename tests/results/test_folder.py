@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from lossbuf.files import write_whole
+from lossbuf.files.locks import LOCK
 from lossbuf.inputs import InputError
-from lossbuf.locks import LOCK
 from lossbuf.results import MARKER, Kind, ResultFolder
 from tests.results.faults import FAULTS, content, failing, in_child
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lossbuf.thresholds import Cut, KnownRate, MaxFDR, Mixture, Otsu, with_floor
+from lossbuf.detection.thresholds import Cut, KnownRate, MaxFDR, Mixture, Otsu, with_floor
 from tests.reference import thresholds as reference
 
 TIED = st.integers(-4, 4).map(float)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from benchmarks import labels
+from benchmarks.common import labels
 from benchmarks.reliability import bombs, children, fuzz, samples
 from benchmarks.reliability.hostile import Runs
 from benchmarks.reliability.limits import Outcome, Watched
@@ -22,8 +22,8 @@ from condensation.coresets.shards import head
 from condensation.coresets.shards import samples as shard_samples
 from lossbuf import LossBufferCallback
 from lossbuf.files import load_tensors, mapped_array, opened_arrays, save_tensors
+from lossbuf.files.safe_csv import read_csv
 from lossbuf.inputs import InputError, read_labelled
-from lossbuf.safe_csv import read_csv
 from lossbuf.training import TrainSettings, train
 
 watched = pytest.mark.skipif("forkserver" not in children.multiprocessing.get_all_start_methods(), reason="Unix")

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lossbuf import LossBufferCallback
-from lossbuf.buffers import ClassLossBuffer, LossBuffers
-from lossbuf.dynamics import SampleDynamics
-from lossbuf.losses import SampleLosses, sample_losses
+from lossbuf.recording.buffers import ClassLossBuffer, LossBuffers
+from lossbuf.recording.dynamics import SampleDynamics
+from lossbuf.recording.losses import SampleLosses, sample_losses
 from tests.reference import buffers as slow_buffers
 from tests.reference import callback as slow_callback
 from tests.reference import dynamics as slow_dynamics

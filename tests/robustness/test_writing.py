@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from condensation.cli import app
 from lossbuf.files import save_tensors, write_whole
+from lossbuf.files.locks import LOCK, alone_in
 from lossbuf.inputs import InputError
-from lossbuf.locks import LOCK, alone_in
 
 unix = pytest.mark.skipif(sys.platform == "win32", reason="needs the limits and signals of Unix")
 
@@ -100,7 +100,7 @@ def test_other_errors_come_as_they_are(tmp_path, error):
 
 HOLD = """
 import sys, time
-from lossbuf.locks import alone_in
+from lossbuf.files.locks import alone_in
 with alone_in(sys.argv[1]):
     print("held", flush=True)
     time.sleep(99)

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
+from lossbuf.files.safe_csv import write_csv
 from lossbuf.inputs import InputError
-from lossbuf.safe_csv import write_csv
 from lossbuf.scan import ScanFolder
 from lossbuf.scan.decisions import corrected_labels
 

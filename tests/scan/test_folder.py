@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lossbuf.files.safe_csv import read_csv
 from lossbuf.inputs import InputError, ReadSettings, read_labelled
 from lossbuf.results import MARKER
-from lossbuf.safe_csv import read_csv
 from lossbuf.scan import ScanFolder, ScanSettings, load_scan, scan
 
 SETTINGS = ScanSettings(epochs=6, batch_size=32, device="cpu")
@@ -49,7 +49,7 @@ def test_files_and_their_content(finished):
 
 def test_a_finished_scan_is_loaded_without_training(finished, monkeypatch):
     folder, result = finished
-    monkeypatch.setattr("lossbuf.training._Run.train_step", lambda run: pytest.fail("trained"))
+    monkeypatch.setattr("lossbuf.training.loop._Run.train_step", lambda run: pytest.fail("trained"))
     loaded = load_scan(folder.path)
     assert (loaded.verdict.suspicion == result.verdict.suspicion).all()
     assert loaded.data.ids == result.data.ids

@@ -10,9 +10,9 @@ import torchvision
 from PIL import Image
 from typer.testing import CliRunner
 
-from lossbuf.cli import app
+from lossbuf.cli.commands import app
+from lossbuf.files.safe_csv import read_csv
 from lossbuf.noise import corrupt, symmetric
-from lossbuf.safe_csv import read_csv
 
 pytestmark = [
     pytest.mark.data,

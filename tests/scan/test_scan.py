@@ -93,7 +93,7 @@ def test_the_same_seed_gives_the_same_bits(found):
 
 def test_a_stopped_scan_goes_on_with_the_same_bits(found, tmp_path, monkeypatch):
     result, _ = found
-    import lossbuf.training as training
+    from lossbuf.training import loop as training
 
     class StoppedError(Exception):
         pass

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lossbuf import LossBuffers, LossBufferWarning, sample_losses
-from lossbuf.scores import all_scores
+from lossbuf.recording.scores import all_scores
 from lossbuf.streams import LossBufferStream, summarise
 from tests.streams.simulated import data, named, rows_of, steps, watch, written
 

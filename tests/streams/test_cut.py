@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lossbuf.sketch import ScoreSketch
+from lossbuf.detection.thresholds import KnownRate, Mixture
 from lossbuf.streams.cut import find_edge
-from lossbuf.thresholds import KnownRate, Mixture
+from lossbuf.streams.sketch import ScoreSketch
 
 KINDS = {
     "spread": lambda draws, size: draws.normal(size=size),
@@ -32,7 +32,7 @@ def cut_in_parts(rule, suspicion, label_loss):
 @pytest.mark.parametrize("size", [1, 2, 30, 3000])
 @pytest.mark.parametrize("exact_rows", [10, 10**6])
 def test_as_in_memory(rule, kind, size, exact_rows, monkeypatch):
-    for module in ("thresholds", "streams.cut"):
+    for module in ("detection.thresholds", "streams.cut"):
         monkeypatch.setattr(f"lossbuf.{module}.EXACT_ROWS", exact_rows)
     draws = np.random.default_rng(size)
     suspicion = KINDS[kind](draws, size).astype(np.float32)

@@ -247,7 +247,7 @@ PLANS = ("write-1 write-2", "replace-3 replace-1", "step-2 step-9 write-1")
 
 
 def _run(folder, where, count):
-    from lossbuf import files
+    from lossbuf.files import whole as files
 
     real, left = os.replace, count
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lossbuf import KnownRate, LossBufferCallback, LossBufferWarning, Mixture, Otsu
-from lossbuf.statistics import SUSPICIONS
+from lossbuf.recording.sample_statistics import SUSPICIONS
 from lossbuf.streams import LossBufferStream, summarise
 from lossbuf.streams import files as stream_files
 from tests.streams.simulated import data, linked, named, steps

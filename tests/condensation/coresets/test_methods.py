@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from condensation import features
 from condensation.coresets import (
     Craig,
     Crust,
@@ -22,6 +21,7 @@ from condensation.coresets import (
     Random,
     craig,
     crust,
+    features,
     forgetting,
     gradient_norm,
     k_means,

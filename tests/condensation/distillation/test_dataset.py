@@ -8,14 +8,13 @@ from torch import nn
 from torch.func import functional_call
 
 from condensation.artifact import CondensedSet
-from condensation.condenser import Batch, RealImages
 from condensation.coresets import Random
 from condensation.distillation import DatasetDistillation, dataset, evaluate_distilled, train_as_distilled
 from condensation.distillation.dataset import PUBLISHED, Unrolled, Xavier, unrolled_gradients
 from condensation.evaluate import EvalSettings, evaluate, network_seeds
-from condensation.learning import drawn_from, fresh_network, plain_network
-from lossbuf import architectures
-from lossbuf.networks import ConvNet
+from condensation.learned.condenser import Batch, RealImages
+from condensation.learned.run import drawn_from, fresh_network, plain_network
+from lossbuf.networks import ConvNet, architectures
 from lossbuf.training import seeded
 from tests.reference import distillation as reference
 

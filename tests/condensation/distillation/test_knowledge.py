@@ -9,17 +9,17 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from condensation.artifact import CondensedSet
-from condensation.artifact_parts import Provenance
+from condensation.artifact.provenance import Provenance
+from condensation.augmentation.siamese import SiameseAugmentation
 from condensation.coresets import Craig, FreshNetwork, Herding, Random
 from condensation.distillation import DatasetDistillation, KnowledgeDistillation, distillation_loss, soft_labels
 from condensation.evaluate import EvalSettings, evaluate
 from condensation.matching import DistributionMatching
-from condensation.siamese import SiameseAugmentation
 from condensation.subspace import PCAImages
-from lossbuf.architectures import mlp
 from lossbuf.checks import LossBufferWarning
 from lossbuf.data import standardised
 from lossbuf.networks import ConvNet
+from lossbuf.networks.architectures import mlp
 from lossbuf.training import TrainSettings
 from tests.reference import knowledge as reference
 

@@ -8,14 +8,13 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 from condensation.artifact import CondensedSet
-from condensation.artifact_parts import Provenance
-from condensation.condenser import Batch, RealImages
+from condensation.artifact.provenance import Provenance
 from condensation.distillation import LabelDistillation
 from condensation.distillation.labels import _Ridge, as_probabilities, ridge_head, second_order_gradients, worn_out
 from condensation.evaluate import EvalSettings, evaluate
-from condensation.learning import drawn_from, fresh_network
-from lossbuf import architectures
-from lossbuf.networks import ConvNet
+from condensation.learned.condenser import Batch, RealImages
+from condensation.learned.run import drawn_from, fresh_network
+from lossbuf.networks import ConvNet, architectures
 from lossbuf.training import seeded
 from tests.reference import distillation as reference
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from condensation.condenser import RealImages
 from condensation.evaluate import EvalSettings
+from condensation.evaluate.shared_graph import SharedGraph
+from condensation.learned.condenser import RealImages
 from condensation.matching import GradientMatching
 from condensation.matching.networks import Networks
-from condensation.shared_graph import SharedGraph
 from lossbuf.networks import ConvNet
 
 pytestmark = [

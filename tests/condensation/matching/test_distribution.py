@@ -6,11 +6,11 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+from condensation.augmentation.siamese import SiameseAugmentation
 from condensation.coresets import Random
-from condensation.features import last_input
+from condensation.coresets.features import last_input
 from condensation.matching import DistributionMatching
 from condensation.matching.distribution import mean_distance
-from condensation.siamese import SiameseAugmentation
 from lossbuf.networks import ConvNet
 from lossbuf.training import seeded
 

@@ -6,11 +6,11 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from condensation.condenser import RealImages
+from condensation.augmentation.siamese import SiameseAugmentation
+from condensation.learned.condenser import RealImages
 from condensation.matching.class_gradients import class_gradients, freeze_statistics
 from condensation.matching.distance import gradient_distance
 from condensation.matching.gradient import GradientMatching, loops
-from condensation.siamese import SiameseAugmentation
 from condensation.subspace import reconstruction_error
 from lossbuf.networks import ConvNet
 from lossbuf.training import seeded

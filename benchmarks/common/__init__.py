@@ -1,0 +1,1 @@
+"""What the benchmarks share: data sets, given labels, measures, results on disk and tables."""

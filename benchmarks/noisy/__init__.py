@@ -1,0 +1,1 @@
+"""The main job: find wrong labels in one training, keep the rest, and train again."""

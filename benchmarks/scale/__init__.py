@@ -1,0 +1,1 @@
+"""How speed and memory behave as streams, classes, ranks and records grow."""

@@ -1,0 +1,1 @@
+"""What all methods that learn a small set share: the estimator, and the resumable run that learns its tensors."""

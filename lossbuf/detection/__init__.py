@@ -1,0 +1,1 @@
+"""From what was recorded to a verdict on every label: noise, posterior, ranking, cut, diagnostics."""

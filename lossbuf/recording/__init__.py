@@ -1,0 +1,1 @@
+"""What a training shows of every sample: losses, scores, ring buffers, running statistics and mean outputs."""
