@@ -147,7 +147,8 @@ def of_disagreement(warm_up: Warmup, verdict: Verdict, given: float | None = Non
     """
     count = int(warm_up.held.sum())
     right = warm_up.history[-1].right if warm_up.history else float("nan")
-    if given is not None or not count or np.isnan(right):
+    one_class = verdict.transition is not None and len(verdict.transition) < 2
+    if given is not None or not count or np.isnan(right) or one_class:
         return []
     disagreement = 1 - right
     unexplained = disagreement - verdict.noise_rate - np.sqrt(right * disagreement / count)

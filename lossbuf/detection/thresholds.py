@@ -265,8 +265,8 @@ class Otsu:
         return _cut_at(values, float(middle if middle > low else high), 1 - (cut + 1) / len(known))
 
 
-def with_floor(cut: Cut, suspicion: ArrayLike, labels: ArrayLike, floor: float) -> Cut:
-    """The cut with the least suspect rows of every given class let off, so that at least the share ``floor`` stays.
+def with_floor(cut: Cut, suspicion: ArrayLike, labels: ArrayLike, floor: float | NDArray[np.float64]) -> Cut:
+    """The cut without the least suspicious rows of every given class, so that at least the share ``floor`` is kept.
 
     Rows never seen (NaN) do not count.
 
@@ -274,18 +274,21 @@ def with_floor(cut: Cut, suspicion: ArrayLike, labels: ArrayLike, floor: float) 
         cut: What a rule gave.
         suspicion: The values it was given, shape ``(n_samples,)``.
         labels: Given labels, shape ``(n_samples,)``.
-        floor: Share of each class that is no suspect, in [0, 1]; at least one row stays where it is above 0.
+        floor: Share of each class that is not flagged, in [0, 1], one for all classes or one for each, shape
+            ``(num_classes,)``; at least one row of a class is kept where it is above 0.
 
     Raises:
         ValueError: If ``floor`` is out of range.
     """
-    checks.rate("floor", floor)
+    floors = np.atleast_1d(np.asarray(floor, dtype=np.float64))
+    for share in (float(floors.min()), float(floors.max())):
+        checks.rate("floor", share)
     values, given = np.asarray(suspicion, dtype=np.float64), np.asarray(labels)
     if not len(values) == len(given) == len(cut.suspect_mask):
         raise ValueError(checks.problem("labels", f"must be {len(cut.suspect_mask)}, one a row of the cut", len(given)))
     mask, seen = cut.suspect_mask.copy(), ~np.isnan(values)
-    sizes = np.bincount(given[seen], minlength=1)
-    needed = np.ceil(floor * sizes).astype(np.int64) - np.bincount(given[seen & ~mask], minlength=len(sizes))
+    sizes = np.bincount(given[seen], minlength=len(floors))
+    needed = np.ceil(floors * sizes).astype(np.int64) - np.bincount(given[seen & ~mask], minlength=len(sizes))
     for label in np.flatnonzero(needed > 0):
         rows = np.flatnonzero(mask & (given == label))
         mask[rows[np.argsort(values[rows], kind="stable")[: needed[label]]]] = False

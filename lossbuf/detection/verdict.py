@@ -28,6 +28,10 @@ RANKINGS = ("posterior", *SUSPICIONS)
 CLASS_FLOOR = 0.05
 """Share of every given class that is kept, unless ``noise_rate`` or ``cut`` say what to drop."""
 
+CLASS_MARGIN = 2.0
+"""Over the square root of the number of labels, the share of a class by which more of it may be dropped from training
+than the matrix expects to be wrong."""
+
 AUDIT_FLOOR = 0.1
 """Share of every given class that stays in training during an audit, so that rare classes are not forgotten."""
 
@@ -173,7 +177,8 @@ def by_posterior(
         usual = MaxF1() if by_odds else KnownRate(dropped if training else rate)
         chosen = usual if rule is None or training else rule
         cut = chosen(suspicion, tie_break)._replace(noise_rate=rate)
-        cut = with_floor(cut, suspicion, labels.cpu().numpy(), CLASS_FLOOR)
+        floor = _expected_to_be_right(labels, matrix) if training and rule is None else CLASS_FLOOR
+        cut = with_floor(cut, suspicion, labels.cpu().numpy(), floor)
     else:
         cut = rule(suspicion, tie_break)
     # Where no row is suspect a label that is more likely wrong than right would be one all the same.
@@ -195,15 +200,29 @@ def by_posterior(
     )
 
 
+def _expected_wrong(labels: Tensor, matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The share of the labels of each given class that the matrix expects to be wrong, and the number of its labels."""
+    counts = np.bincount(labels.cpu().numpy(), minlength=len(matrix)).clip(1)
+    shares = true_shares(torch.from_numpy(matrix), labels.cpu()).numpy()
+    return (1 - shares * matrix.diagonal() * len(labels) / counts).clip(0, 1), counts
+
+
+def _expected_to_be_right(labels: Tensor, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The share of each given class that stays in training: what is expected to be right, less a margin.
+
+    A network forgets a class of which too many rows are dropped. It then contradicts the labels of the others as well,
+    and they are dropped after the next epoch.
+    """
+    wrong, counts = _expected_wrong(labels, matrix)
+    return np.maximum(CLASS_FLOOR, 1 - wrong - CLASS_MARGIN / np.sqrt(counts))
+
+
 def _lost(
     suspects: NDArray[np.bool_], labels: Tensor, matrix: NDArray[np.float64]
 ) -> tuple[tuple[int, float, float], ...]:
     """Classes of which over half of the labels are suspect, and over half as many again as the matrix expects."""
-    given = labels.cpu().numpy()
-    counts = np.bincount(given, minlength=len(matrix)).clip(1)
-    seen = np.bincount(given[suspects], minlength=len(matrix)) / counts
-    shares = true_shares(torch.from_numpy(matrix), labels.cpu()).numpy()
-    expected = (1 - shares * matrix.diagonal() * len(given) / counts).clip(0, 1)
+    expected, counts = _expected_wrong(labels, matrix)
+    seen = np.bincount(labels.cpu().numpy()[suspects], minlength=len(matrix)) / counts
     far = (seen > 0.5) & (seen > 1.5 * expected + 1 / np.sqrt(counts))
     return tuple((int(label), float(seen[label]), float(expected[label])) for label in np.flatnonzero(far))
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.utils import check_array, check_X_y
 from sklearn.utils.validation import validate_data
 
@@ -114,6 +115,8 @@ def _dtypes(X: Any) -> Iterator[tuple[str, str, str]]:
 
 def _examples(X: Any) -> Iterator[tuple[str, str, str]]:
     """Names of columns, the kind of the first value that is no number, and that value."""
+    if issparse(X):  # of numbers alone
+        return
     if hasattr(X, "items") and hasattr(X, "columns"):
         for name, column in X.items():
             yield str(name), *_first_other(column)

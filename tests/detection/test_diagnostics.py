@@ -11,6 +11,7 @@ from lossbuf.detection import diagnostics as doubts
 from lossbuf.detection.thresholds import Cut
 from lossbuf.detection.transition import noise_rate
 from lossbuf.detection.verdict import Verdict, _lost
+from lossbuf.detection.warmup import EpochLosses, Warmup
 
 LOOK_AT_THE_ORDER = "Go by the order and not by the cut"
 
@@ -121,3 +122,30 @@ def test_a_doubt_is_warned_of_once_between_two_steps():
         assert len(texts) == len(set(texts))
     assert "180 rows came since the last `end_epoch`" in found[0][-1]
     assert "360 rows came since the last `end_epoch`" in found[1][-1]
+
+
+def held_and_right(count, right):
+    warm_up = Warmup(400, "auto", holds_back=True)
+    warm_up.held = torch.arange(400) < count
+    warm_up.history = [EpochLosses((1.0,) * 4, 1.0, 0.01, right)]
+    return warm_up
+
+
+@pytest.mark.parametrize(
+    ("right", "rate", "reported"),
+    [
+        (0.70, 0.05, True),  # 30 % are contradicted, and 5 % are said to be wrong
+        (0.70, 0.28, False),
+        (0.95, 0.01, False),
+        (0.50, 0.20, False),  # much is unexplained, but much is reported as well
+        (float("nan"), 0.0, False),
+    ],
+)
+def test_labels_that_are_contradicted_but_not_called_wrong_are_reported(right, rate, reported):
+    of_rate = verdict(rate=rate)
+    found = doubts.of_disagreement(held_and_right(100, right), of_rate)
+    assert bool(found) == reported
+    assert not doubts.of_disagreement(held_and_right(100, right), of_rate, given=0.1)
+    assert not doubts.of_disagreement(held_and_right(0, right), of_rate)
+    if reported:
+        assert "for 30%, but only 5% of the labels" in found[0]

@@ -388,3 +388,12 @@ def test_labels_of_which_none_is_likely_wrong_are_no_suspects():
     """However small the best F1 is: of many labels that are wrong with a probability of .1 all would be suspects."""
     cut = MaxF1()(np.full(1000, np.log(0.1 / 0.9)))
     assert (cut.threshold, cut.noise_rate, cut.suspect_mask.any()) == (np.inf, 0.0, False)
+
+
+def test_with_floor_takes_a_share_for_each_class():
+    suspicion, labels = np.arange(12.0), np.repeat([0, 1, 2], 4)
+    flagged = Cut(-1.0, 1.0, np.ones(12, dtype=bool))
+    cut = with_floor(flagged, suspicion, labels, np.array([0.0, 0.5, 0.7]))
+    assert (~cut.suspect_mask).reshape(3, 4).tolist() == [[False] * 4, [True, True, False, False], [True] * 3 + [False]]
+    with pytest.raises(ValueError, match="`floor`"):
+        with_floor(flagged, suspicion, labels, np.array([0.0, 0.5, 1.5]))
