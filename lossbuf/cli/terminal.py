@@ -118,7 +118,8 @@ def told_errors(stopped: str = "Nothing was written.") -> Iterator[None]:
             raise
         text = options_in(str(error) or type(error).__name__)
         if isinstance(error, MemoryError):
-            text = f"there is not enough memory ({text}): take smaller images (`--image-size`), or fewer rows."
+            detail = f" ({text})" if str(error) else ""
+            text = f"there is not enough memory{detail}: take smaller images (`--image-size`), or fewer rows."
         tell(text, "error", "red")
         raise typer.Exit(2 if isinstance(error, ValueError) else 1) from error
 
