@@ -22,6 +22,7 @@ from lossbuf.callback import LossBufferCallback
 from lossbuf.checks import LossBufferWarning
 from lossbuf.data import standardised
 from lossbuf.detection import diagnostics as doubts
+from lossbuf.detection.neighbours import features_of
 from lossbuf.detection.verdict import Verdict, table
 from lossbuf.export import issue_table
 from lossbuf.inputs import InputError, LabelledData
@@ -232,7 +233,7 @@ def scan(
         num_classes,
         mode="filter",
         epochs=settings.epochs,
-        features=None if data.has_images else data.x,
+        features=features_of(data.x),
         noise_rate=settings.noise_rate,
         max_fdr=settings.max_fdr,
         planted=settings.planted,
