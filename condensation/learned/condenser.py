@@ -6,14 +6,14 @@ import os
 from abc import ABCMeta, abstractmethod
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from condensation.artifact import CondensedSet
@@ -23,7 +23,10 @@ from condensation.evaluate import EvalSettings
 from condensation.learned.real_images import GivenImages, RealImages, Standardised, given_images, standardised_images
 from condensation.learned.run import Callback, Job
 from lossbuf import checks
-from lossbuf.data import untensored
+from lossbuf.arrays.conversion import untensored
+from lossbuf.arrays.image_layout import value_range
+from lossbuf.selectors.labels import label_array
+from lossbuf.selectors.samples import validated
 from lossbuf.training import seeded
 
 _Fitted = TypeVar("_Fitted", bound="Condenser")
@@ -104,8 +107,8 @@ class Condenser(BaseEstimator, metaclass=ABCMeta):
         checks.gradients("fit")
         if callback is not None and not callable(callback):
             raise ValueError(checks.problem("callback", "must be callable", repr(callback)))
-        X, y, sample_weight = map(untensored, (X, y, sample_weight))
-        checked: Any = validate_data(self, X, cast(Any, y), allow_nd=True, dtype="numeric")
+        X, sample_weight = map(untensored, (X, sample_weight))
+        checked: Any = validated(self, X, label_array(y), allow_nd=True)
         images, labels = checked
         given = given_images(images, labels, sample_weight)
         checks.positive_int("ipc", self.ipc)
@@ -133,7 +136,7 @@ class Condenser(BaseEstimator, metaclass=ABCMeta):
             self.sample_weight_ = learned.weights.cpu().numpy()
         self.classes_, soft = given.classes, learned.labels
         self.labels_ = np.repeat(given.classes, self.ipc) if soft is None else soft.detach().cpu().float().numpy()
-        self._normalisation = standard.normalisation(of_bytes=given.images.dtype == np.uint8)
+        self._normalisation = standard.normalisation(*value_range(given.images))
         self._source = given.n_samples, given.fingerprint
         params = self.get_params(deep=False)
         seed = params.get("random_state")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,12 +9,12 @@ import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from sklearn.preprocessing import LabelEncoder
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor
 
 from condensation.artifact.provenance import Normalisation, fingerprint
 from lossbuf import checks
+from lossbuf.selectors.labels import check_classes
 
 _EXTREME = 2.0**60
 """Sample weights are divided by the largest where it is so large, or so small: their sums would leave float32."""
@@ -135,7 +134,7 @@ def given_images(images: NDArray[Any], y: NDArray[Any], sample_weight: Any) -> G
         rule = "must be images of shape (n_samples, channels, height, width)"
         raise ValueError(checks.problem("X", rule, f"shape {images.shape}"))
     checks.channels_first("X", images.shape)
-    check_classification_targets(y)
+    check_classes(y)
     weights = _weights(sample_weight, images)
     rows = np.flatnonzero(weights > 0)
     encoder = LabelEncoder()
@@ -173,10 +172,10 @@ class Standardised(NamedTuple):
         """Standardised images in the units given."""
         return images * self.deviation + self.mean
 
-    def normalisation(self, of_bytes: bool) -> Normalisation:
-        """For the file of a set; images of bytes are white at 255, others at their largest value."""
-        white = 255 if of_bytes else max(float(self.given.max()), math.ulp(1.0))
-        return Normalisation(mean=self.mean.flatten().tolist(), std=self.deviation.flatten().tolist(), white=white)
+    def normalisation(self, black: float, white: float) -> Normalisation:
+        """Mean and deviation for the file of a set, with the values that are black and white in the units given."""
+        mean, deviation = self.mean.flatten().tolist(), self.deviation.flatten().tolist()
+        return Normalisation(mean=mean, std=deviation, white=white, black=black)
 
 
 def standardised_images(images: NDArray[Any]) -> Standardised:
