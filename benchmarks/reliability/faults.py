@@ -210,10 +210,8 @@ def scan_in(folder: Path, place: str, source: Path, size: float, reference: dict
                 status, told = run(*options)
     except NotHereError as error:
         return f"left out: {error}", True
-    if size > 0:  # the results of the scan before
-        kept = Scans.results(out) == reference
-    else:
-        kept = not (out / "summary.json").exists()
+    # Where a scan was there before, its results.
+    kept = Scans.results(out) == reference if size > 0 else not (out / "summary.json").exists()
     again, _ = run("--resume")
     same = again == 0 and Scans.results(out) == reference
     expected = 2 if place == PLACES[5] else 1  # another `--out` is to be chosen, or the place mended
