@@ -24,6 +24,7 @@ from condensation.learned.real_images import GivenImages, RealImages, Standardis
 from condensation.learned.run import Callback, Job
 from lossbuf import checks
 from lossbuf.arrays.conversion import untensored
+from lossbuf.arrays.image_layout import value_range
 from lossbuf.selectors.labels import label_array
 from lossbuf.selectors.samples import validated
 from lossbuf.training import seeded
@@ -135,7 +136,7 @@ class Condenser(BaseEstimator, metaclass=ABCMeta):
             self.sample_weight_ = learned.weights.cpu().numpy()
         self.classes_, soft = given.classes, learned.labels
         self.labels_ = np.repeat(given.classes, self.ipc) if soft is None else soft.detach().cpu().float().numpy()
-        self._normalisation = standard.normalisation(given.images)
+        self._normalisation = standard.normalisation(*value_range(given.images))
         self._source = given.n_samples, given.fingerprint
         params = self.get_params(deep=False)
         seed = params.get("random_state")

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from condensation.artifact.provenance import Normalisation, fingerprint
 from lossbuf import checks
-from lossbuf.arrays.image_layout import value_range
 from lossbuf.selectors.labels import check_classes
 
 _EXTREME = 2.0**60
@@ -173,15 +172,10 @@ class Standardised(NamedTuple):
         """Standardised images in the units given."""
         return images * self.deviation + self.mean
 
-    def normalisation(self, images: NDArray[Any]) -> Normalisation:
-        """What the file of a set needs to undo the standardisation and to show the images.
-
-        Args:
-            images: As they were given, whose values and type say what is black and white.
-        """
-        black, white = value_range(images)
-        mean, std = self.mean.flatten().tolist(), self.deviation.flatten().tolist()
-        return Normalisation(mean=mean, std=std, white=white, black=black)
+    def normalisation(self, black: float, white: float) -> Normalisation:
+        """Mean and deviation for the file of a set, with the values that are black and white in the units given."""
+        mean, deviation = self.mean.flatten().tolist(), self.deviation.flatten().tolist()
+        return Normalisation(mean=mean, std=deviation, white=white, black=black)
 
 
 def standardised_images(images: NDArray[Any]) -> Standardised:
