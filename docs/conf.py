@@ -10,6 +10,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["site"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["lossbuf.css"]
 html_title = f"lossbuf {release}"
 html_show_sourcelink = False
 
