@@ -15,7 +15,7 @@ html_css_files = ["lossbuf.css"]
 html_title = f"lossbuf {release}"
 html_show_sourcelink = False
 
-myst_enable_extensions = ["dollarmath", "fieldlist"]
+myst_enable_extensions = ["deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
