@@ -28,6 +28,7 @@ from lossbuf.cli.commands import (
     Size,
     app,
     check_device,
+    out_path,
     read_settings,
     read_told,
 )
@@ -54,7 +55,7 @@ Data = Annotated[Path, typer.Argument(help="Folder of a finished scan, or data a
 @app.command()
 def coreset(
     path: Data,
-    out: Annotated[Path, typer.Option(help="Folder for coreset.csv and coreset.npz.")],
+    out: Annotated[Path, typer.Option(parser=out_path, metavar="PATH", help="Folder for coreset.csv and coreset.npz.")],
     method: Annotated[str, typer.Option(help=f"One of {', '.join(CORESETS)}.")] = "herding",
     ipc: Annotated[int | None, typer.Option(min=1, help="Rows a class (default: 10).")] = None,
     size: Annotated[float | None, typer.Option(help="Rows in all, or a share of them below 1, by class.")] = None,
@@ -78,6 +79,7 @@ def coreset(
         results = ResultFolder(out, CORESET)
         results.check([path], overwrite=overwrite)
         source = _read(path, read)
+        results.check_unread(source.data.files)
         with results.draft(inputs=source.paths, overwrite=overwrite) as draft:
             chosen, made = _made(source, _coreset(method, asked), seed)
             _save(made, source.data, draft.file("coreset.npz"), draft.file("coreset.png"))
@@ -89,7 +91,9 @@ def coreset(
 @app.command()
 def condense(
     path: Data,
-    out: Annotated[Path, typer.Option(help="Folder for condensed.npz and condensed.png.")],
+    out: Annotated[
+        Path, typer.Option(parser=out_path, metavar="PATH", help="Folder for condensed.npz and its picture.")
+    ],
     method: Annotated[str, typer.Option(help=f"One of {', '.join(CONDENSERS)}.")] = "dm",
     ipc: Annotated[int, typer.Option(min=1, help="Images a class.")] = 10,
     iterations: Annotated[int | None, typer.Option(min=1, help="Steps (default: dm 2000, dsa and dc 200).")] = None,
@@ -118,6 +122,7 @@ def condense(
         results.check([path], overwrite=overwrite, resume=resume)
         check_device(device)
         source = _read(path, read)
+        results.check_unread(source.data.files)
         if not source.data.has_images:
             shape = source.data.x.shape[1:]
             raise InputError(

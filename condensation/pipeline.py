@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,8 +12,7 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from condensation.artifact import CondensedSet
 from condensation.artifact.provenance import Cleaning, Provenance, described, fingerprint
@@ -24,8 +23,11 @@ from condensation.distillation import KnowledgeDistillation
 from condensation.learned.condenser import Condenser
 from condensation.learned.run import Callback
 from lossbuf import checks
-from lossbuf.data import standardised, untensored
+from lossbuf.arrays.conversion import untensored
+from lossbuf.data import standardised
 from lossbuf.selectors import LossBufferSelector, RowSelector
+from lossbuf.selectors.labels import check_classes, label_array
+from lossbuf.selectors.samples import validated
 
 _Fitted = TypeVar("_Fitted", bound="CleanAndCondense")
 
@@ -106,10 +108,10 @@ class CleanAndCondense(BaseEstimator):
             ValueError: If shapes, values or settings are not usable, or cleaning leaves a class without rows.
         """
         self._check_settings(checkpoint, callback)
-        X, y = map(untensored, (X, y))
-        checked: Any = validate_data(self, X, cast(Any, y), allow_nd=True, dtype="numeric")
+        X = untensored(X)
+        checked: Any = validated(self, X, label_array(y), allow_nd=True)
         samples, labels = checked
-        check_classification_targets(labels)
+        check_classes(labels)
         given = self.random_state
         seeds = (None, None) if given is None else check_random_state(given).randint(2**31, size=2).tolist()
         self.cleaner_ = None if self.cleaner is None else _seeded(self.cleaner, seeds[0]).fit(samples, labels)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, Real
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -24,7 +24,7 @@ from lossbuf.detection.posterior import LabelPosterior
 from lossbuf.detection.thresholds import Cut, CutRule
 from lossbuf.detection.verdict import RANKINGS, Verdict, by_posterior, by_statistic, cut_rule, table
 from lossbuf.detection.warmup import AUTO, EpochLosses, Warmup, epoch_losses, label_shares
-from lossbuf.detection.weighting import hard_weights, soft_weights
+from lossbuf.detection.weighting import class_weights, hard_weights, soft_weights, with_class_weights
 from lossbuf.files import load_tensors, restoring, save_tensors
 from lossbuf.recording.dynamics import SampleDynamics
 from lossbuf.recording.losses import weighted_mean_loss
@@ -88,6 +88,9 @@ class LossBufferCallback(Watching):
             to see how many are found (:class:`~lossbuf.detection.planted.PlantedLabels`); .01 to .05 is usual. For
             ``"posterior"`` and :meth:`loss` only. Statistics of these rows speak of the planted label.
         planted_seed: Decides which, and which rows an automatic warm-up holds back.
+        class_weight: How much each class counts in :meth:`loss`, shape ``(num_classes,)``, as the ``weight`` of
+            :class:`torch.nn.CrossEntropyLoss`: the loss is the mean over the rows kept, each counting by its weight
+            times that of its class. The losses that are recorded stay unweighted. By default all count alike.
         storage: Where the record of the samples lies: ``None`` with the network, ``"cpu"`` in the host's memory, or a
             folder, in files mapped to memory there. On a GPU it then takes 20 bytes a sample.
 
@@ -105,6 +108,7 @@ class LossBufferCallback(Watching):
 
     sample_weights: Tensor
     class_probe: Tensor
+    class_weight: Tensor | None
     counter: Tensor
 
     def __init__(
@@ -124,6 +128,7 @@ class LossBufferCallback(Watching):
         cut: CutRule | None = None,
         planted: float = 0.0,
         planted_seed: int = 0,
+        class_weight: Real[Tensor, " num_classes"] | Sequence[float] | NDArray[np.number] | None = None,
         storage: str | os.PathLike[str] | None = None,
     ) -> None:
         if num_classes is not None:
@@ -160,8 +165,10 @@ class LossBufferCallback(Watching):
         )
         self.planted = planting(len(given), planted, planted_seed, self.warm_up, rank_by)
         self.register_buffer("sample_weights", (~self.warm_up.held).float())
+        self.register_buffer("class_weight", class_weights(class_weight, self.num_classes), persistent=False)
         self.weighted = self.warm_up.holds_back  # whether a sample weight is not 1
         self.dropped = False  # whether suspects were dropped or given less weight
+        self._doubted: dict[tuple[int, ...], tuple[str, ...]] = {}  # what was warned of, at this state
 
     @property
     def n_samples(self) -> int:
@@ -187,7 +194,11 @@ class LossBufferCallback(Watching):
         if self.planted is not None:
             labels = self.planted.to(logits.device).trained_on(labels, rows)
         weights = self._update(logits, labels, rows)
-        return weighted_mean_loss(logits, labels, weights if self.weighted else None)
+        if self.class_weight is not None:
+            weights = with_class_weights(weights, labels, self.class_weight)
+        elif not self.weighted:
+            weights = None
+        return weighted_mean_loss(logits, labels, weights)
 
     forward = loss
 
@@ -205,7 +216,8 @@ class LossBufferCallback(Watching):
             indices: Rows of the samples in ``[0, n_samples)``, shape ``(batch,)``, or their ids.
 
         Returns:
-            The weight of each sample in the loss, in [0, 1], shape ``(batch,)``; all 1 in mode ``"watch"``.
+            The weight of each sample in the loss, in [0, 1], shape ``(batch,)``; all 1 in mode ``"watch"``. Weights of
+            classes are not among them.
 
         Raises:
             ValueError: If shapes or dtypes do not fit, an id is unknown or, on a CPU, a label or row is out of range.
@@ -236,6 +248,7 @@ class LossBufferCallback(Watching):
         """Copy the batch to the block; what is there is closed first where the batch does not fit in."""
         if world_size() > 1 and not self._compared:  # before the first collective that would hang
             now = {"noise_rate": self.noise_rate, "cut": self.cut, "stage": self.stage.cursors}
+            now["class_weight"] = None if self.class_weight is None else self.class_weight.tolist()
             check_agreement(self.get_extra_state() | self.dynamics.get_extra_state() | now, self.sample_weights.device)
             self._compared = True
         if self.stage.is_full(len(rows), world_size()):
@@ -378,7 +391,8 @@ class LossBufferCallback(Watching):
 
         Warns:
             LossBufferWarning: If most labels of a class seem wrong, the two estimates of the noise rate disagree,
-                nothing was dropped where it should have been, or ``end_epoch`` seems to be missing.
+                nothing was dropped where it should have been, or ``end_epoch`` seems to be missing. Between two steps
+                each of these is warned of once, however often the callback is asked.
         """
         return self._told_verdict()
 
@@ -390,8 +404,12 @@ class LossBufferCallback(Watching):
         found = doubts.of_memory(self.warm_up, verdict, self.mode) + found
         if self.mode != "watch" and self.epoch and not self.dropped:
             found += doubts.of_nothing_dropped(self.epoch, self.warm_up, self.posterior)
+        state = (self.epoch, self.dynamics.rows_in_epoch, self.stage.steps)
+        before = self._doubted.pop(state, ())
+        self._doubted = {state: (*before, *found)}
         for doubt in found:
-            warnings.warn(doubt, LossBufferWarning, stacklevel=3)
+            if doubt not in before:  # whoever asks for a table after a cut is warned once
+                warnings.warn(doubt, LossBufferWarning, stacklevel=3)
         return verdict
 
     def find_cut(self) -> Cut:

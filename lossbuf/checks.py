@@ -149,7 +149,9 @@ def class_labels(name: str, labels: object, num_classes: int | None = None) -> T
     """
     tensor = labels if isinstance(labels, Tensor) and labels.dtype in _INTEGERS else _integers(name, labels)
     if tensor.ndim != 1:
-        raise ValueError(problem(name, "must have shape (n_samples,)", f"shape {tuple(tensor.shape)}"))
+        shape = tuple(tensor.shape)
+        _refuse_one_hot(name, shape)
+        raise ValueError(problem(name, "must have shape (n_samples,)", f"shape {shape}"))
     if tensor.numel() == 0:
         raise ValueError(problem(name, "must hold at least one label", "none"))
     tensor = tensor.detach().to("cpu", torch.int64)
@@ -163,6 +165,13 @@ def class_labels(name: str, labels: object, num_classes: int | None = None) -> T
     return tensor
 
 
+def _refuse_one_hot(name: str, shape: tuple[int, ...]) -> None:
+    if len(shape) == 2 and shape[1] > 1:
+        found = f"shape {shape}, as of one-hot labels or probabilities"
+        advice = f"Give the class of every row: {name}.argmax(1)."
+        raise ValueError(problem(name, "must have shape (n_samples,)", found, advice))
+
+
 def _integers(name: str, labels: object) -> Tensor:
     """Labels of any container as a tensor of integers."""
     mend = "Encode other labels first, for example with sklearn.preprocessing.LabelEncoder."
@@ -170,10 +179,8 @@ def _integers(name: str, labels: object) -> Tensor:
         array = as_array(labels)
     except TypeError as error:
         raise ValueError(problem(name, "must be integers", error, mend)) from error
-    if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind in "biuf":
-        found = f"shape {array.shape}, as of one-hot labels or probabilities"
-        advice = f"Give the class of every row: {name}.argmax(1)."
-        raise ValueError(problem(name, "must have shape (n_samples,)", found, advice))
+    if array.dtype.kind in "biuf":
+        _refuse_one_hot(name, array.shape)
     if array.ndim != 1:
         raise ValueError(problem(name, "must have shape (n_samples,)", f"shape {array.shape}"))
     if not array.size:

@@ -132,7 +132,9 @@ def _held(dataset: Any) -> NDArray[Any] | None:
 
 def _plain_label(label: Any) -> Any:
     """The label of one sample as an integer where it is one: a number, or an array or tensor of one value."""
-    if isinstance(label, Tensor | np.ndarray | np.generic) and np.size(as_array(label)) == 1:
+    if isinstance(label, np.generic):
+        label = label.item()
+    if isinstance(label, Tensor | np.ndarray) and np.size(as_array(label)) == 1:
         label = as_array(label).item()
     if isinstance(label, float) and label.is_integer():
         return int(label)
@@ -144,14 +146,6 @@ def _checked(sample: Any) -> Any:
         mend = "Wrap it, or number the rows yourself and give them to the callback."
         raise ValueError(checks.problem("dataset", "must have samples (x, label, ...)", type(sample).__name__, mend))
     return sample
-
-
-def untensored(values: Any) -> Any:
-    """A tensor as an array, bfloat16, which NumPy has not, as float32; all else as it is."""
-    if not isinstance(values, Tensor):
-        return values
-    values = values.detach().cpu()
-    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
 def standardised(x: NDArray[Any], *others: NDArray[Any]) -> list[Tensor]:

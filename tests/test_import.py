@@ -31,12 +31,22 @@ def in_a_fresh_process(code: str) -> str:
 
 def test_heavy_libraries_wait_until_they_are_needed():
     code = (
-        "import sys, torch; before = set(sys.modules); import lossbuf;"
+        "import sys, torch; before = set(sys.modules);"
+        "from lossbuf import LossBufferCallback, IndexedDataset, find_label_issues;"
         "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
     )
     brought = set(in_a_fresh_process(code).split())
     assert {"lossbuf", "pandas"} <= brought
     assert not brought & set(NOT_IMPORTED)
+
+
+def test_the_package_alone_brings_nothing():
+    code = (
+        "import sys, lossbuf;"
+        "print(lossbuf.__version__, *({'torch', 'numpy', 'pandas', 'sklearn'} & set(sys.modules)));"
+        "print(lossbuf.noise.symmetric.__name__, lossbuf.LossBufferCallback.__name__)"
+    )
+    assert in_a_fresh_process(code).splitlines() == [lossbuf.__version__, "symmetric LossBufferCallback"]
 
 
 def test_the_selector_comes_on_first_use():

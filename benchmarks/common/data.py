@@ -16,7 +16,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from lossbuf import noise
+from lossbuf import checks, noise
+from lossbuf.arrays.image_layout import channel_layout, with_channels_first
 from lossbuf.data import standardised
 
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "svhn")
@@ -61,7 +62,8 @@ def load(name: str, folder: Path | None = None, subset: int | None = None) -> Da
 
     Args:
         name: One of :data:`NAMES`, or the path of an ``.npz`` file with ``x``, ``y`` and, if the set has its own test
-            rows, ``x_test``, ``y_test``; else a fifth of the rows becomes the test set.
+            rows, ``x_test``, ``y_test``; else a fifth of the rows becomes the test set. Images may have their channels
+            first or last, as :func:`lossbuf.arrays.image_layout.channel_layout` tells from their shape.
         folder: Where torchvision's files lie, or are downloaded to.
         subset: Use the first so many training rows of a fixed random order; by default all.
 
@@ -153,10 +155,32 @@ def _npz(path: Path) -> Parts:
         raise DataError(f"`dataset` must be an .npz file of plain arrays, got {path}: {error}.") from error
     if not {"x", "y"} <= arrays.keys():
         raise DataError(f"{path} must hold arrays `x` and `y`, got {', '.join(sorted(arrays)) or 'none'}.")
-    for name in ("y", "y_test"):
-        if name in arrays and not np.issubdtype(arrays[name].dtype, np.integer):
-            raise DataError(f"`{name}` in {path} must be integers, got {arrays[name].dtype}.")
+    x, y = _samples(path, "x", arrays["x"]), _labels(path, "y", arrays["y"])
     if "x_test" in arrays and "y_test" in arrays:
-        y, y_test = arrays["y"].astype(np.int64), arrays["y_test"].astype(np.int64)
-        return arrays["x"], y, arrays["x_test"], y_test
-    return _split(arrays["x"], arrays["y"])
+        return x, y, _samples(path, "x_test", arrays["x_test"]), _labels(path, "y_test", arrays["y_test"])
+    return _split(x, y)
+
+
+def _labels(path: Path, name: str, y: NDArray[Any]) -> NDArray[np.int64]:
+    try:
+        return checks.class_labels(name, y).numpy()
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _samples(path: Path, name: str, x: NDArray[Any]) -> NDArray[Any]:
+    """Rows of features, or images with their channels first."""
+    if x.dtype.kind not in "biuf" or x.ndim < 2:
+        raise DataError(f"`{name}` in {path} must be numbers of at least two axes, got shape {x.shape}, {x.dtype}.")
+    if x.ndim == 3:
+        return x[:, None]
+    if x.ndim != 4:
+        return x
+    layout = channel_layout(x.shape)
+    if layout is None:
+        raise DataError(
+            f"`{name}` in {path} must have one axis of channels that is shorter than height and width, got shape "
+            f"{x.shape}. Save images of shape (n_samples, channels, height, width) with fewer channels, or features "
+            "of shape (n_samples, n_features)."
+        )
+    return with_channels_first(x, layout)

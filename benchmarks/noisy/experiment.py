@@ -15,6 +15,8 @@ skipped, and a training that was killed goes on from its last epoch. Test labels
 
 from __future__ import annotations
 
+import sys
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -30,7 +32,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from benchmarks.common import data as datasets
-from benchmarks.common import metrics, results
+from benchmarks.common import duration, metrics, results
 from benchmarks.common.command import data_or_exit
 from benchmarks.common.labels import noisy_labels
 from benchmarks.noisy import report
@@ -158,6 +160,11 @@ class SeedRun:
         """One cell, skipped where it is done."""
         return results.cell(self.folder / f"{name}.json", {**asdict(self.settings), "seed": self.seed}, compute)
 
+    def is_done(self, name: str) -> bool:
+        """Whether a cell was computed before, with the same settings."""
+        settings = {**asdict(self.settings), "seed": self.seed}
+        return results.values_of(self.folder / f"{name}.json", settings) is not None
+
     def watch(self) -> dict[str, Any]:
         """Train on all rows as they are, and rank them by every method."""
         callback = LossBufferCallback(self.labels, self.data.num_classes, epochs=self.settings.epochs)
@@ -240,7 +247,7 @@ class SeedRun:
         by_epoch: Callable[[], dict[str, float]] | None,
     ) -> dict[str, Any]:
         checkpoint = self.folder / f"{name}.ckpt"
-        network = build(self._network, self.train_settings)
+        network = build(self.make_network, self.train_settings)
 
         def after_epoch(network: nn.Module) -> dict[str, Any]:
             value: dict[str, Any] = {"test_accuracy": accuracy(network, self.data.test_x, self.data.test_labels)}
@@ -266,7 +273,8 @@ class SeedRun:
             values["pure_rate_by_epoch"] = [epoch["pure_rate"] for epoch in history.after_epoch]
         return values
 
-    def _network(self) -> nn.Module:
+    def make_network(self) -> nn.Module:
+        """The network of all trainings."""
         shape, classes = tuple(self.data.x.shape[1:]), self.data.num_classes
         if self.settings.network == "mlp" or len(shape) != 3:
             return networks.MLP(int(np.prod(shape)), classes)
@@ -354,7 +362,28 @@ def main(
             SeedRun(loaded, settings, seed, out / name, device=device, label_file=label_file)
             for seed in range(first_seed, first_seed + (seeds or preset.seeds))
         ]
+    _announce(runs, methods)
+    started = time.perf_counter()
     cells = [(run, *cell) for run in runs for cell in run.cells(methods)]
+    last = f"kept-{methods[-1]}"
     for run, cell_name, compute in tqdm(cells, desc="cells", disable=None):
         run.run(cell_name, compute)
+        if cell_name == last and not sys.stderr.isatty():  # where the bar shows nothing
+            taken = duration.in_words(time.perf_counter() - started)
+            typer.echo(f"Seed {run.seed}, {run.seed - first_seed + 1} of {len(runs)}, is done after {taken}.", err=True)
     report.show(out / name)
+
+
+def _announce(runs: list[SeedRun], methods: list[str]) -> None:
+    """Say how many trainings there are to do, and about how long they take."""
+    todo = [(run, name) for run in runs for name, _ in run.cells(methods) if not run.is_done(name)]
+    if not todo:
+        typer.echo("All trainings were done before.", err=True)
+        return
+    run = todo[0][0]
+    whole = duration.of_training(run.data, run.make_network, run.train_settings)
+    shares = [1.0 if name in ("watch", "filter", "reweight") else 1 - run.noise_rate for run, name in todo]
+    epochs, device = run.settings.epochs, run.train_settings.torch_device()
+    what = "1 training" if len(todo) == 1 else f"{len(todo)} trainings"
+    length = duration.in_words(whole * sum(shares))
+    typer.echo(f"{what} of {epochs} epochs on {device}: about {length}, as a few steps suggest.", err=True)

@@ -27,7 +27,6 @@ from condensation.artifact.provenance import (
     Cleaning,
     Normalisation,
     Provenance,
-    as_array,
     check_is,
     checked_tensor,
     described,
@@ -38,6 +37,8 @@ from condensation.artifact.provenance import (
 )
 from condensation.coresets.base import Coreset
 from lossbuf import checks
+from lossbuf.arrays.conversion import as_array, as_tensor
+from lossbuf.arrays.image_layout import as_bytes, value_range
 from lossbuf.files import write_whole
 
 _REAL = (torch.float32, torch.float64)
@@ -63,7 +64,7 @@ class CondensedSet:
         num_classes: By default the width of soft labels, else the number of ``class_names``, else the largest label
             plus 1. Once made, it is never ``None``.
         class_names: A name a class, all different.
-        normalisation: How ``x`` was made from pixels, or for uint8 is to be, of ``white=255``.
+        normalisation: How ``x`` was made from pixels, or for uint8 is to be, with ``black=0`` and ``white=255``.
         augmentation: To train with, plain values: numbers, texts, ``None``, lists and dicts; :func:`described` makes
             some.
         schedule: To train with, plain values: epochs, lr, momentum and what else there is.
@@ -163,9 +164,10 @@ class CondensedSet:
             if len(self.normalisation.mean) != self.x.shape[1]:
                 rule = f"must have {self.x.shape[1]} means, one a channel of `x`"
                 raise ValueError(checks.problem("normalisation", rule, len(self.normalisation.mean)))
-            if self.x.dtype == torch.uint8 and self.normalisation.white != 255:
-                rule = "must have white=255 where `x` is uint8"
-                raise ValueError(checks.problem("normalisation", rule, self.normalisation.white))
+            shown = self.normalisation.black, self.normalisation.white
+            if self.x.dtype == torch.uint8 and shown != (0, 255):
+                rule = "must have black=0 and white=255 where `x` is uint8"
+                raise ValueError(checks.problem("normalisation", rule, f"{shown[0]} and {shown[1]}"))
 
     def __len__(self) -> int:
         return len(self.x)
@@ -195,7 +197,7 @@ class CondensedSet:
             (('cat', 'dog'), [4.0, 7.0], tensor([1, 3]))
         """
         n_samples = len(estimator.get_support())
-        samples, labels = as_array(X), as_array(y)
+        samples, labels = as_array(X, copy=False), as_array(y, copy=False)
         provenance = provenance or Provenance(n_samples=n_samples, fingerprint=fingerprint(X, y))
         for name, given in (("X", samples), ("y", labels), ("rows", provenance.rows)):
             if given is not None and len(given) != n_samples:
@@ -233,7 +235,7 @@ class CondensedSet:
 
     def normalised(self, X: Any) -> Float32[Tensor, "n_rows ..."]:
         """Other samples, say of a test set, made as :meth:`samples` makes those of the set."""
-        x = torch.as_tensor(as_array(X))
+        x = as_tensor(X)
         if x.shape[1:] != self.x.shape[1:]:
             rule = f"must have samples of shape {tuple(self.x.shape[1:])}"
             raise ValueError(checks.problem("X", rule, tuple(x.shape[1:])))
@@ -304,8 +306,8 @@ class CondensedSet:
     def grid(self, per_class: int | None = None) -> UInt8[Tensor, "channels height width"]:
         """One picture of all images, a row a class in the order of ``x``, soft labels by their largest.
 
-        Pixels are as they were before normalisation. Where that is not known, those of float images are stretched from
-        the smallest of the set to its largest.
+        Pixels are as they were before normalisation. Where that is not known, the values of float images that are
+        shown as black and white are those that :func:`lossbuf.arrays.image_layout.value_range` gives for the set.
 
         Args:
             per_class: Images to show of each class at most; by default all.
@@ -369,14 +371,13 @@ class CondensedSet:
             return self.x
         x = self.x.double()
         if self.normalisation is None:
-            low, high = torch.aminmax(x)
-            x = (x - low) / (high - low).clamp(min=1e-12)
+            shown = value_range(x.numpy())
         else:
             mean, std = (
                 self._by_channel(values, x.dtype) for values in (self.normalisation.mean, self.normalisation.std)
             )
-            x = (x * std + mean) / self.normalisation.white
-        return (x * 255).round().clamp(0, 255).to(torch.uint8)
+            x, shown = x * std + mean, (self.normalisation.black, self.normalisation.white)
+        return torch.from_numpy(as_bytes(x.numpy(), shown))
 
 
 def _fields(record: Any) -> dict[str, Any]:

@@ -18,8 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FORMAT = 1
-"""Version of the files written; later ones are refused, and so is every key that this one does not have."""
+FORMAT = 2
+"""Version of the files written; later ones are refused, and so is every key that this one does not have.
+
+Files of version 1 have no value for black, which was 0."""
 
 KIND = "condensed set"
 ARRAYS = ("x", "labels", "weights", "learning_rates", "steps", "rows")
@@ -81,6 +83,9 @@ def read(file: BinaryIO, max_bytes: int) -> tuple[dict[str, Any], dict[str, Tens
             raise ValueError(f"it has unknown, doubled or missing parts {sorted(unknown)}")
         members = {name: parts.get(f"{name}.npy") for name in ARRAYS}
         arrays = {name: None if member is None else _array_of(archive, member) for name, member in members.items()}
+    normalisation = header["set"].get("normalisation")
+    if header["format"] == 1 and isinstance(normalisation, dict):
+        normalisation["black"] = 0.0
     return header["set"], arrays
 
 

@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from lossbuf import checks
-from lossbuf.data import untensored
+from lossbuf.arrays.conversion import as_array
 
 _DEEPEST = 20
 
@@ -29,7 +29,8 @@ class Normalisation:
     Attributes:
         mean: A number a channel, or a feature.
         std: As many, above 0.
-        white: The largest value a pixel can have; 0 is black.
+        white: The value of a white pixel, above that of a black one.
+        black: The value of a black pixel.
 
     Raises:
         ValueError: If they are not such numbers.
@@ -38,6 +39,7 @@ class Normalisation:
     mean: Sequence[float]
     std: Sequence[float]
     white: float | int = 1.0
+    black: float | int = 0.0
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -47,7 +49,12 @@ class Normalisation:
             object.__setattr__(self, name, tuple(float(value) for value in values))
         if len(self.std) != len(self.mean) or min(self.std) <= 0:
             raise ValueError(checks.problem("std", f"must be {len(self.mean)} numbers above 0", self.std))
-        object.__setattr__(self, "white", checks.positive_float("white", self.white))
+        if not _is_finite(self.black):
+            raise ValueError(checks.problem("black", "must be a finite number", repr(self.black)))
+        if not (_is_finite(self.white) and self.white > self.black):
+            raise ValueError(checks.problem("white", "must be a finite number above `black`", repr(self.white)))
+        object.__setattr__(self, "black", float(self.black))
+        object.__setattr__(self, "white", float(self.white))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +129,7 @@ def fingerprint(*arrays: Any) -> str:
     """
     digest = hashlib.sha256()
     for given in arrays:
-        array = as_array(given)
+        array = as_array(given, copy=False)
         array = np.ascontiguousarray(array.astype(str) if array.dtype == object else array)
         digest.update(repr((array.dtype.str, array.shape)).encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
@@ -155,20 +162,6 @@ def described(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return kind | {part.name: described(getattr(value, part.name)) for part in fields(value)}
     return kind
-
-
-def as_array(values: Any) -> Any:
-    return np.asarray(untensored(values))
-
-
-def as_tensor(values: Any) -> Tensor:
-    """A tensor of what was given: also of an array that is read-only, runs backward or has another machine's bytes."""
-    if isinstance(values, Tensor):
-        return values
-    array = np.asarray(values)
-    if array.dtype == object:
-        array = array.astype(np.float64)
-    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
 
 
 def names_of(classes: Any) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from sklearn.utils import check_array
 from sklearn.utils.multiclass import check_classification_targets
 
 from lossbuf import checks
-from lossbuf.data import untensored
+from lossbuf.arrays.conversion import untensored
 from lossbuf.files import mapped_array, opened_arrays
 
 Shard: TypeAlias = "tuple[Any, Any] | Callable[[], tuple[Any, Any]] | str | os.PathLike[str]"

@@ -59,5 +59,5 @@ def rows_asked(
 def _count(name: str, value: object, total: int) -> int:
     count = checks.positive_int(name, value)
     if count > total:
-        raise ValueError(checks.problem(name, f"must be at most {total}, the rows of X", count))
+        raise ValueError(checks.problem(name, f"must be at most {total}, the number of rows", count))
     return count

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossbuf import checks
-from lossbuf.arrays.conversion import as_array
+from lossbuf.arrays.conversion import as_array, as_tensor
+from lossbuf.recording.sample_statistics import MAX_CLASSES
 
 
 class EvaluationData(NamedTuple):
@@ -33,6 +34,18 @@ class EvaluationData(NamedTuple):
     num_classes: int
 
 
+def numeric(name: str, values: Any) -> Tensor:
+    """Values of any container as a tensor.
+
+    Raises:
+        ValueError: If they are no numbers, or have no order.
+    """
+    try:
+        return as_tensor(values)
+    except TypeError as error:
+        raise ValueError(checks.problem(name, "must be an array or a tensor of numbers", error)) from error
+
+
 def numbered(labels: Any, test_labels: Any) -> tuple[Any, Any]:
     """Names of classes as numbers, those of both sets together in sorted order; other labels as they are.
 
@@ -40,7 +53,7 @@ def numbered(labels: Any, test_labels: Any) -> tuple[Any, Any]:
         ValueError: If names are beside numbers or probabilities, which do not say what class each stands for.
     """
     parts = {"labels": labels, "test_labels": test_labels}
-    found = {name: as_array(part) for name, part in parts.items() if not isinstance(part, Tensor)}
+    found = {name: _array(name, part) for name, part in parts.items() if not isinstance(part, Tensor)}
     named = {name for name, array in found.items() if array.dtype.kind in "US" or _holds_texts(array)}
     if not named:
         return labels, test_labels
@@ -52,6 +65,19 @@ def numbered(labels: Any, test_labels: Any) -> tuple[Any, Any]:
     classes = np.unique(np.concatenate(texts))
     first, second = (np.searchsorted(classes, part) for part in texts)
     return first, second
+
+
+def _array(name: str, labels: Any) -> NDArray[Any]:
+    """An array of labels of one kind, without any that is missing."""
+    rule = "must be classes or their names, one per row"
+    try:
+        array = as_array(labels)
+    except TypeError as error:
+        raise ValueError(checks.problem(name, rule, error)) from error
+    if array.dtype == object and not _holds_texts(array):
+        row = next(row for row, value in enumerate(array.ravel().tolist()) if not isinstance(value, str))
+        raise ValueError(checks.problem(name, rule, f"{array.ravel()[row]!r} at row {row} of {type(labels).__name__}"))
+    return array
 
 
 def _holds_texts(array: NDArray[Any]) -> bool:
@@ -96,6 +122,9 @@ def checked(
             raise ValueError(checks.problem(name, f"must be {len(samples)}, one a sample", many))
     if num_classes is None:
         num_classes = int(max(targets.max(), true.max())) + 1
+    if num_classes > MAX_CLASSES:
+        mend = "Number the classes from 0, for example with sklearn.preprocessing.LabelEncoder."
+        raise ValueError(checks.problem("num_classes", f"must be at most {MAX_CLASSES}", num_classes, mend))
     dtype = _dtype(x)
     if soft:
         targets = _probabilities(labels, num_classes).to(dtype)

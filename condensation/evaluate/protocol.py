@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from condensation.artifact.provenance import as_tensor
 from condensation.augmentation.random_changes import Augmentation
-from condensation.evaluate.data import EvaluationData, checked, numbered
+from condensation.evaluate.data import EvaluationData, checked, numbered, numeric
 from condensation.evaluate.ensemble import Ensemble, stackable
 from condensation.evaluate.shared_graph import SharedGraph
 from lossbuf import checks
@@ -180,8 +179,9 @@ def evaluate(
     start = time.perf_counter()
     checks.gradients("evaluate")
     labels, test_labels = numbered(labels, test_labels)
-    x, labels, test_x, test_labels = (as_tensor(part) for part in (x, labels, test_x, test_labels))
-    weights = None if weights is None else as_tensor(weights)
+    x, test_x = numeric("x", x), numeric("test_x", test_x)
+    labels, test_labels = numeric("labels", labels), numeric("test_labels", test_labels)
+    weights = None if weights is None else numeric("weights", weights)
     if augment is not None and not callable(augment):
         raise ValueError(checks.problem("augment", "must be callable, as augment(x, generator)", repr(augment)))
     settings = settings or EvalSettings()

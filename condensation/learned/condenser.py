@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 from abc import ABCMeta, abstractmethod
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,8 +15,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import Tensor
 
 from condensation.artifact import CondensedSet
@@ -25,7 +23,10 @@ from condensation.artifact.provenance import Normalisation, Provenance, describe
 from condensation.evaluate import EvalSettings
 from condensation.learned.run import Callback, Job
 from lossbuf import checks
-from lossbuf.data import untensored
+from lossbuf.arrays.conversion import untensored
+from lossbuf.arrays.image_layout import value_range
+from lossbuf.selectors.labels import check_classes, label_array
+from lossbuf.selectors.samples import validated
 from lossbuf.training import seeded
 
 _EXTREME = 2.0**60
@@ -191,14 +192,14 @@ class Condenser(BaseEstimator, metaclass=ABCMeta):
         checks.gradients("fit")
         if callback is not None and not callable(callback):
             raise ValueError(checks.problem("callback", "must be callable", repr(callback)))
-        X, y, sample_weight = map(untensored, (X, y, sample_weight))
-        checked: Any = validate_data(self, X, cast(Any, y), allow_nd=True, dtype="numeric")
+        X, sample_weight = map(untensored, (X, sample_weight))
+        checked: Any = validated(self, X, label_array(y), allow_nd=True)
         images, given = checked
         if images.ndim != 4:
             rule = "must be images of shape (n_samples, channels, height, width)"
             raise ValueError(checks.problem("X", rule, f"shape {images.shape}"))
         checks.channels_first("X", images.shape)
-        check_classification_targets(given)
+        check_classes(given)
         counts = _check_sample_weight(sample_weight, images, dtype=np.float64, ensure_non_negative=True)
         most = counts.max(initial=0.0)
         if most and not 1 / _EXTREME < most < _EXTREME:
@@ -237,10 +238,12 @@ class Condenser(BaseEstimator, metaclass=ABCMeta):
         soft = learned.labels
         self.labels_ = np.repeat(classes, self.ipc) if soft is None else soft.detach().cpu().float().numpy()
         self.classes_ = classes
+        black, white = value_range(images)
         self._normalisation = Normalisation(
             mean=mean.flatten().tolist(),
             std=deviation.flatten().tolist(),
-            white=255 if images.dtype == np.uint8 else max(float(x.max()), math.ulp(1.0)),
+            white=white,
+            black=black,
         )
         self._source = source
         params = self.get_params(deep=False)

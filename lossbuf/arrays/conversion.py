@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def as_array(values: Any) -> NDArray[Any]:
+def as_array(values: Any, *, copy: bool = True) -> NDArray[Any]:
     """An array of the values, which the caller may change; it shares no memory with what was given.
 
     Tensors come from any device, ``bfloat16`` as float32. Series and columns of pandas, Polars, PyArrow and the like
@@ -22,6 +22,7 @@ def as_array(values: Any) -> NDArray[Any]:
 
     Args:
         values: A tensor, an array, a series or a sequence.
+        copy: Whether memory must be the array's own. Without a copy it may be read-only or belong to ``values``.
 
     Raises:
         TypeError: If it is anything else, or its parts have different lengths; the message says what was found.
@@ -30,9 +31,7 @@ def as_array(values: Any) -> NDArray[Any]:
         >>> as_array(np.array([1, 2], dtype=object)[::-1]).dtype
         dtype('int64')
     """
-    if isinstance(values, Tensor):
-        values = values.detach().cpu()
-        return (values.float() if values.dtype == torch.bfloat16 else values).numpy().copy()
+    values = untensored(values)
     if values is None or isinstance(values, str | bytes | Mapping | Set) or callable(values):
         raise TypeError(type(values).__name__)
     by_position: Any = getattr(values, "to_numpy", None)
@@ -43,18 +42,43 @@ def as_array(values: Any) -> NDArray[Any]:
             values = by_position(zero_copy_only=False)
     elif isinstance(values, np.ma.MaskedArray):
         values = _unmasked(values)
-    elif isinstance(values, Sequence) and not isinstance(values, np.ndarray):
+    elif isinstance(values, Sequence) and not isinstance(values, np.ndarray | memoryview):
         values = [_plain(value) for value in values]
         if not any(isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes) for value in values):
             return narrowed(_objects(values))  # NumPy would turn numbers beside texts into texts
-    elif not hasattr(values, "__array__"):
+    elif not hasattr(values, "__array__") and not isinstance(values, memoryview):
         raise TypeError(type(values).__name__)
     try:
-        array = np.array(values)
+        array = np.array(values) if copy else np.asarray(values)
     except ValueError as error:
         raise TypeError(f"{type(values).__name__} of parts of different lengths") from error
     native = array.dtype.newbyteorder("=")
     return narrowed(np.ascontiguousarray(array, native).reshape(array.shape))
+
+
+def untensored(values: Any) -> Any:
+    """A tensor as an array that shares its memory where it can, and everything else as it is.
+
+    A tensor of ``bfloat16``, a type that NumPy does not have, becomes float32.
+    """
+    if not isinstance(values, Tensor):
+        return values
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+
+
+def as_tensor(values: Any) -> Tensor:
+    """A tensor as it is, and a tensor on the CPU of everything else that :func:`as_array` reads.
+
+    Raises:
+        TypeError: If the values are no numbers, or :func:`as_array` cannot read them; the message says what was found.
+    """
+    if isinstance(values, Tensor):
+        return values
+    array = as_array(values)
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"{type(values).__name__} of {array.dtype}")
+    return torch.from_numpy(array)
 
 
 def narrowed(array: NDArray[Any]) -> NDArray[Any]:

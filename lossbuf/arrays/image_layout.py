@@ -48,6 +48,7 @@ def value_range(x: NDArray[Any]) -> tuple[float, float]:
 
     Bytes run from 0 to 255. Other values run from 0 to 1 where all lie there, from -1 to 1 where all lie there, from 0
     to the largest where none is negative, as of images of 12 or 16 bits, and else from the smallest to the largest.
+    White is always above black.
 
     Args:
         x: Images of any shape, finite.
@@ -61,7 +62,9 @@ def value_range(x: NDArray[Any]) -> tuple[float, float]:
     low, high = (float(x.min()), float(x.max())) if x.size else (0.0, 1.0)
     if low >= 0:
         return 0.0, max(high, 1.0)
-    return (-1.0, 1.0) if low >= -1 and high <= 1 else (low, high)
+    if low >= -1 and high <= 1:
+        return -1.0, 1.0
+    return low, high if high > low else 0.0
 
 
 def as_bytes(image: NDArray[Any], values: tuple[float, float]) -> NDArray[np.uint8]:
@@ -69,5 +72,5 @@ def as_bytes(image: NDArray[Any], values: tuple[float, float]) -> NDArray[np.uin
     if image.dtype == np.uint8:
         return image
     black, white = values
-    share = (image.astype(np.float64) - black) / ((white - black) or 1.0)
+    share = (image.astype(np.float64) - black) / (white - black)
     return (share.clip(0, 1) * 255).round().astype(np.uint8)

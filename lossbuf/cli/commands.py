@@ -14,7 +14,7 @@ import numpy as np
 import typer
 
 import lossbuf
-from lossbuf.cli.terminal import open_streams, say, tell, tell_table, told_errors
+from lossbuf.cli.terminal import open_streams, options_in, say, tell, tell_table, told_errors
 from lossbuf.inputs import InputError, LabelledData, ReadSettings, read_labelled
 
 if TYPE_CHECKING:
@@ -47,6 +47,17 @@ AlikeClasses = Annotated[
 Device = Annotated[str | None, typer.Option(help="Where to train (default: the GPU where there is one).")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote.")]
+
+
+def out_path(text: str | Path) -> Path:
+    """The place of an output. An empty text, as of a variable that is not set, is none: it would mean this folder.
+
+    Raises:
+        typer.BadParameter: If it is empty.
+    """
+    if text == "":
+        raise typer.BadParameter("must be the name of a folder or file, got nothing")
+    return Path(text)
 
 
 def read_settings(
@@ -85,7 +96,7 @@ def read_told(source: Path, settings: ReadSettings) -> LabelledData:
     skipped = f", {len(data.skipped):,} skipped" if data.skipped else ""
     tell(f"{len(data):,} {kind} of {len(data.class_names):,} classes in {source}{skipped}")
     for note in data.notes:
-        tell(note, "note")
+        tell(options_in(note), "note")
     for name, reason in data.skipped[:5]:
         tell(f"{name}: {reason}", "skipped")
     if len(data.skipped) > 5:
@@ -144,7 +155,7 @@ def version() -> None:
 @app.command()
 def scan(
     path: Source,
-    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    out: Annotated[Path, typer.Option(parser=out_path, metavar="PATH", help="Folder for the results.")],
     label: Label = None,
     image: ImageColumn = None,
     row_id: RowId = None,
@@ -199,6 +210,7 @@ def scan(
         folder = ScanFolder(out)
         folder.results.check_places([path], replacing=resume or overwrite)
         data = read_told(path, read)
+        folder.results.check_unread(data.files)
         settings.check_fits(data)
         with folder.held():
             folder.begin(path, data, read, settings, resume=resume, overwrite=overwrite)
@@ -256,22 +268,25 @@ def apply(
     decisions: Annotated[
         Path | None, typer.Argument(help="CSV from the scan's page; without it none is decided.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="CSV file to write: id, label, given_label, decision.")] = Path(
-        "labels.csv"
-    ),
+    out: Annotated[
+        Path, typer.Option(parser=out_path, metavar="PATH", help="CSV file: id, label, given_label, decision.")
+    ] = Path("labels.csv"),
     undecided: Annotated[str, typer.Option(help="What becomes of other suspects: keep, drop or relabel.")] = "keep",
     overwrite: Overwrite = False,
 ) -> None:
     """Write the labels of all rows with the decisions carried out."""
     from lossbuf.files.safe_csv import write_csv
     from lossbuf.results import Kind, ResultFolder
+    from lossbuf.scan import ScanFolder
     from lossbuf.scan.decisions import corrected_labels, n_undecided
 
     with told_errors():
         if out.name in ("", "..") or out.name.startswith(".lossbuf."):
             raise InputError(f"`--out` must be the name of a file, got {out}.")
         results = ResultFolder(out.parent, Kind("file of labels", (out.name,)))
-        read = [scan, *([] if decisions is None else [decisions])]
+        folder = ScanFolder(scan)
+        source = folder.read_about().get("source") if folder.about.is_file() else None
+        read = [scan, *map(Path, filter(None, (source, decisions)))]
         results.check(read, overwrite=overwrite)
         labels = corrected_labels(scan, decisions, undecided=undecided)
         with results.draft(inputs=read, overwrite=overwrite) as draft:

@@ -19,6 +19,7 @@ _OPTIONS = frozenset(
      "method", "ipc", "size", "iterations", "soft_labels")
 )  # fmt: skip
 _RENAMED = {"row_id": "id"}
+_DATA = {"X": "the samples", "y": "the labels"}
 
 
 class _Console(Console):
@@ -46,6 +47,8 @@ def options_in(text: str) -> str:
 
     def option(match: re.Match[str]) -> str:
         name = match[1]
+        if name in _DATA:
+            return _DATA[name]
         if name not in _OPTIONS and name not in _RENAMED:
             return match[0]
         return f"`--{_RENAMED.get(name, name).replace('_', '-')}`"
@@ -111,9 +114,13 @@ def told_errors(stopped: str = "Nothing was written.") -> Iterator[None]:
         if _is_stop(error):
             tell(f"stopped. {stopped}")
             raise typer.Exit(130) from None
-        if not isinstance(error, ValueError | OSError | RuntimeError | MemoryError):
+        if not isinstance(error, ValueError | OSError | RuntimeError | MemoryError | ArithmeticError):
             raise
-        tell(options_in(str(error) or type(error).__name__), "error", "red")
+        text = options_in(str(error) or type(error).__name__)
+        if isinstance(error, MemoryError):
+            detail = f" ({text})" if str(error) else ""
+            text = f"there is not enough memory{detail}: take smaller images (`--image-size`), or fewer rows."
+        tell(text, "error", "red")
         raise typer.Exit(2 if isinstance(error, ValueError) else 1) from error
 
 

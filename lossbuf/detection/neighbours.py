@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from lossbuf import checks
@@ -95,6 +95,18 @@ def as_features(values: ArrayLike | Tensor, n_samples: int) -> Tensor:
         found = "NaN, infinite or very large values"
         raise ValueError(checks.problem("features", "must be finite", found, "Fill in missing values first."))
     return x
+
+
+def features_of(samples: NDArray[Any]) -> NDArray[Any] | None:
+    """Samples as features for neighbours where they are vectors, whose values float32 can hold; else ``None``.
+
+    Args:
+        samples: Shape ``(n_samples, ...)``.
+    """
+    if samples.ndim != 2:
+        return None
+    with np.errstate(over="ignore"):
+        return samples if bool(np.isfinite(samples.astype(np.float32)).all()) else None
 
 
 def nearest(

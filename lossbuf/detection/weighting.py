@@ -1,10 +1,17 @@
-"""Suspicion -> sample weight: a hard filter or soft weights."""
+"""Weights of samples in the loss: a hard filter or soft weights by suspicion, and weights of classes."""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from typing import Any
 
+import numpy as np
+import torch
+from jaxtyping import Float, Integer
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from lossbuf import checks
+from lossbuf.arrays.conversion import as_array
 from lossbuf.detection.thresholds import Cut
 
 
@@ -40,3 +47,43 @@ def soft_weights(suspicion: ArrayLike, cut: Cut) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         weights = 1 / (1 + np.exp((values - cut.threshold) / width))
     return np.nan_to_num(weights, nan=1.0).astype(np.float32)
+
+
+def class_weights(values: Any, num_classes: int) -> Float[Tensor, " num_classes"] | None:
+    """The weights of classes in the loss, divided by the largest, as only their ratios count.
+
+    Args:
+        values: A weight per class, at least 0 and not all 0, in any container; or ``None``, which stays ``None``.
+        num_classes: Number of classes.
+
+    Raises:
+        ValueError: If they are not such weights.
+    """
+    if values is None:
+        return None
+    rule = f"must be {num_classes} finite numbers of at least 0, one per class, not all of them 0"
+    try:
+        array = as_array(values)
+    except TypeError as error:
+        raise ValueError(checks.problem("class_weight", rule, error)) from error
+    if array.shape != (num_classes,) or array.dtype.kind not in "iuf":
+        raise ValueError(checks.problem("class_weight", rule, f"shape {array.shape} of {array.dtype}"))
+    weights = array.astype(np.float64)
+    if not np.isfinite(weights).all() or weights.min() < 0 or weights.max() == 0:
+        raise ValueError(checks.problem("class_weight", rule, weights.tolist()))
+    return torch.from_numpy((weights / weights.max()).astype(np.float32))
+
+
+def with_class_weights(
+    weights: Float[Tensor, " batch"],
+    labels: Integer[Tensor, " batch"],
+    of_classes: Float[Tensor, " num_classes"],
+) -> Float[Tensor, " batch"]:
+    """The weights of samples times those of their classes, as ``cross_entropy(weight=...)`` weights them.
+
+    Example:
+        >>> with_class_weights(torch.tensor([1.0, 0.0, 0.5]), torch.tensor([0, 0, 1]), torch.tensor([0.2, 1.0]))
+        tensor([0.2000, 0.0000, 0.5000])
+    """
+    known = labels.long().clamp(0, len(of_classes) - 1)  # labels out of range are counted elsewhere
+    return weights * of_classes.index_select(0, known)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from lossbuf.inputs import hints
 from lossbuf.inputs.labelled import InputError, LabelledData, ReadSettings, labelled
 from lossbuf.inputs.names import quoted
 from lossbuf.inputs.pictures import SUFFIXES, are_pictures, read_pictures
@@ -65,7 +67,7 @@ def read_folder(root: Path, settings: ReadSettings) -> LabelledData:
     if not files:
         raise InputError(
             f"{where} must hold a subfolder a class with images in it, got {alone} images elsewhere and "
-            f"{len(others)} other files. Is it the right folder? Labels that stand in a table: give the table."
+            f"{len(others)} other files. Is it the right folder?{hints.of_labels_beside(list(others), root)}"
         )
     notes = _check_tree(where, root, files)
     files, again = _once(files)
@@ -83,7 +85,10 @@ def read_folder(root: Path, settings: ReadSettings) -> LabelledData:
     empty = sorted({_shown(path.name) for path in _class_folders(root)} - set(classes))
     if empty and classes:
         notes.append(f"Without images that can be read, and so not a class: {quoted(empty)}.")
-    return labelled(
+    beside = hints.of_labels_beside(list(others), root)
+    if beside and len(set(classes)) == 1:
+        raise InputError(f"{where} must have at least two classes, got one, {classes[0]!r}.{beside}")
+    data = labelled(
         pictures.x,
         classes,
         [_name(file, root) for file in read],
@@ -92,6 +97,7 @@ def read_folder(root: Path, settings: ReadSettings) -> LabelledData:
         alike=settings.alike,
         where=where,
     )
+    return replace(data, files=tuple(files) if settings.follow_links else ())
 
 
 def _check_tree(where: str, root: Path, files: list[Path]) -> list[str]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,7 @@ class LabelledData:
         ids: A name a row, all different.
         skipped: What was left out, as (id, reason).
         notes: What a user should know of how it was read.
+        files: Files outside the source that were read with it, such as the images that a table names.
     """
 
     x: NDArray[Any]
@@ -85,6 +87,7 @@ class LabelledData:
     ids: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)

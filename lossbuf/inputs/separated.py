@@ -66,7 +66,8 @@ def read_separated(path: Path, as_text: Callable[[str], bool], most_columns: int
                 low_memory=False,
             )
     except pd.errors.ParserWarning as error:
-        raise InputError(f"{where} must have no rows longer than its header, got some: {error}") from error
+        mend = "Is there a separator at the end of every row? Then the header needs one, too."
+        raise InputError(f"{where} must have no rows longer than its header, got some. {mend}") from error
     except InputError:
         raise
     except UnicodeDecodeError as error:

@@ -16,8 +16,12 @@ _HINTS = {
     ".npy": "Save samples and labels together: numpy.savez('data.npz', x=x, y=y).",
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), _SHEET),
     **dict.fromkeys((".gz", ".zip", ".tar", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"), _UNPACK),
+    ".json": "Save it as a table: pandas.read_json(path).to_parquet('data.parquet').",
     **dict.fromkeys(
-        (".json", ".jsonl", ".ndjson"), "Save it as a table: pandas.read_json(path).to_parquet('data.parquet')."
+        (".jsonl", ".ndjson"), "Save it as a table: pandas.read_json(path, lines=True).to_parquet('data.parquet')."
+    ),
+    **dict.fromkeys(
+        (".data", ".txt", ".dat"), "If it holds separated values with a header, let its name end in .csv or .tsv."
     ),
     **dict.fromkeys(
         (".pkl", ".pickle", ".pt", ".pth", ".joblib"), "Save its arrays by numpy.savez('data.npz', x=x, y=y)."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lossbuf.inputs import hints
 from lossbuf.inputs.columns import Features, is_missing, read_column
 from lossbuf.inputs.labelled import InputError, LabelledData, ReadSettings, labelled
 from lossbuf.inputs.names import (
@@ -57,6 +59,7 @@ def read_table(path: Path, settings: ReadSettings) -> LabelledData:
     if len(set(columns)) < len(columns):
         raise InputError(f"{where} must name every column once, got {listed(columns)}.")
     label, notes = _label_column(where, table, settings)
+    notes = [*notes, *hints.of_parts(path)]
     for option, name in (("id", settings.row_id), ("image", settings.image)):
         if name is not None and (option, name) != ("image", "none"):
             asked_for(where, name, columns, "column", f"--{option}")
@@ -77,6 +80,9 @@ def _of_features(
     ids = _ids(table, row_id)
     kept = [row for row, text in enumerate(texts) if text]
     others = table.iloc[kept].drop(columns=[label, *([row_id] if row_id else [])])
+    if row_id is not None and not len(others.columns):
+        mend = f"If it leads to images: `--image {row_id}`."
+        raise InputError(f"{where} must have columns of features beside {row_id!r}, which names the rows. {mend}")
     telling = _telling(others, [texts[row] for row in kept])
     x, more = _features(where, others.drop(columns=telling), raw)
     notes = [*notes, *more]
@@ -123,7 +129,11 @@ def _of_images(
     places = list(sources)
     bad.update({places[place]: reason for place, reason in pictures.skipped})
     kept = [places[place] for place in pictures.read]
-    return labelled(
+    if not kept and "no such file" in bad.values():
+        row = next(row for row, reason in bad.items() if reason == "no such file")
+        hint = hints.of_paths(cells[row], folder)
+        raise InputError(f"{where} leads to no image; the first is {str(cells[row])[:80]!r} in row {row}.{hint}")
+    data = labelled(
         pictures.x,
         [texts[row] for row in kept],
         [ids[row] for row in kept],
@@ -132,13 +142,14 @@ def _of_images(
         alike=settings.alike,
         where=where,
     )
+    return replace(data, files=tuple(source for source in sources.values() if isinstance(source, Path)))
 
 
 def _raw(path: Path, settings: ReadSettings) -> RawTable:
     where = f"the table {path}"
     if path.suffix.lower() in (".csv", ".tsv"):
         usual = {key(name) for name in (*LABEL_NAMES, *MORE_LABEL_NAMES)}
-        asked = {settings.label, settings.row_id}
+        asked = {settings.label, settings.row_id, settings.image}
         return read_separated(path, lambda name: name in asked or key(name) in usual, MOST_COLUMNS)
     try:
         from lossbuf.inputs.parquet import unfolded
@@ -155,7 +166,9 @@ def _label_column(where: str, table: pd.DataFrame, settings: ReadSettings) -> tu
     """The column of labels, and what a user should know of how it was found."""
     columns = list(table.columns)
     if settings.label is not None:
-        return asked_for(where, settings.label, columns, "column", "--label"), []
+        odd = hints.looks_like_data(columns)
+        note = "The first line, which names the columns, looks like data: without a header a row is lost."
+        return asked_for(where, settings.label, columns, "column", "--label"), [note] if odd else []
     found = find(LABEL_NAMES, columns)
     if found is not None:
         return found, []
@@ -164,6 +177,7 @@ def _label_column(where: str, table: pd.DataFrame, settings: ReadSettings) -> tu
         return found, [f"Labels are taken from column {found!r} (`--label` chooses another)."]
     guesses = _guesses(table)
     hint = f" The best guess is {' or '.join(map(repr, guesses))}." if guesses else ""
+    hint = hints.of_no_labels(table) or hint
     expected = f"a column of labels, named {', '.join(LABEL_NAMES)}"
     raise InputError(f"{where} must have {expected}, got {listed(columns)}. Name it: `--label NAME`.{hint}")
 
@@ -315,7 +329,7 @@ def _source(value: Any, folder: Path) -> Path | bytes | None:
     path = folder / value
     if "\\" in value and not path.exists():  # as Windows writes it
         path = folder / value.replace("\\", "/")
-    return path
+    return hints.with_ending(path)
 
 
 def _paths_or_numbers(images: list[Any]) -> list[str]:

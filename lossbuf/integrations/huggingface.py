@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -17,10 +18,13 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
+from lossbuf.checks import LossBufferWarning
 from lossbuf.integrations.steps import Rows, attach, close, keeps_loss, load_from, save_into
 
 ROWS = "lossbuf_rows"
 """What the rows are called in a batch, and in samples that are numbered here."""
+
+_CLASS_WEIGHTS = "Give class weights as `LossBufferCallback(class_weight=...)`."
 
 
 class NumberedRows(Dataset[dict[str, Any]]):
@@ -91,6 +95,9 @@ class LossBufferMixin:
     Raises:
         ValueError: If ``train_dataset`` is not as long as the labels, or a loss of one's own is given where it is the
             callback's.
+
+    Warns:
+        LossBufferWarning: If a ``compute_loss`` of one's own is not used, as the loss is the callback's.
     """
 
     # What the mixin needs of the trainer.
@@ -120,7 +127,15 @@ class LossBufferMixin:
             for name, value, expected in own:
                 if value != expected:
                     rule = f"must be {expected} in mode {loss_buffer.mode!r}, where the loss is weighted"
-                    raise ValueError(checks.problem(name, rule, value))
+                    raise ValueError(checks.problem(name, rule, value, _CLASS_WEIGHTS))
+            above = super().compute_loss  # pyright: ignore[reportAttributeAccessIssue]
+            if getattr(above, "__func__", None) is not Trainer.compute_loss:
+                warnings.warn(
+                    f"In mode {loss_buffer.mode!r} the loss is lossbuf's weighted cross-entropy, and that of "
+                    f"`{above.__qualname__}` is not used. {_CLASS_WEIGHTS}",
+                    LossBufferWarning,
+                    stacklevel=2,
+                )
 
     # ---- rows -----------------------------------------------------------------------------------------------------
 

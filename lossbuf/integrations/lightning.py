@@ -104,7 +104,10 @@ class LightningLossBuffer(pl.Callback):
             loss = own_loss
         else:
             rule = 'must return no "loss" where samples are weighted or labels planted'
-            mend = "Leave it out; or weight it yourself by `callback.update` and give `own_steps=True`."
+            mend = (
+                "Leave it out; class weights go to `LossBufferCallback(class_weight=...)`. Or weight your loss by "
+                "`callback.update` and give `own_steps=True`."
+            )
             raise ValueError(checks.problem("training_step", rule, "one", mend))
         return {**output, "loss": loss, "logits": logits.detach()}
 

@@ -23,6 +23,8 @@ _STATE = "callback."
 class LossBufferLoss(nn.CrossEntropyLoss):
     """The weighted cross-entropy of a :class:`~lossbuf.LossBufferCallback` in training, the plain one in evaluation.
 
+    Both weight the classes where the callback has a ``class_weight``.
+
     As the net's criterion it has the callback's state in ``criterion.pt``, which skorch's checkpoints write and read.
 
     Args:
@@ -45,7 +47,7 @@ class LossBufferLoss(nn.CrossEntropyLoss):
             ValueError: In training, if it is not :class:`LossBufferClassifier` that trains.
         """
         if not self.training:
-            return F.cross_entropy(input, target)
+            return F.cross_entropy(input, target, self.callback.class_weight)
         if self.rows is None:
             rule = "must be that of a LossBufferClassifier, which tells the rows"
             raise ValueError(checks.problem("criterion", rule, "a training step without rows"))

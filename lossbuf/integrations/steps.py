@@ -62,7 +62,7 @@ def attach(callback: LossBufferCallback, network: nn.Module, optimizer: Optimize
 
 def keeps_loss(callback: LossBufferCallback) -> bool:
     """True where the training may go by a loss of its own: nothing is weighted, no label is planted."""
-    return callback.mode == "watch" and callback.planted is None
+    return callback.mode == "watch" and callback.planted is None and callback.class_weight is None
 
 
 def is_open(callback: LossBufferCallback) -> bool:

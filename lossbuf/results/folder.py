@@ -22,7 +22,7 @@ from lossbuf.results.marker import (
     read_marker,
     write_marker,
 )
-from lossbuf.results.places import check_apart
+from lossbuf.results.places import check_apart, check_folder, check_unread
 
 
 class ResultFolder:
@@ -73,11 +73,16 @@ class ResultFolder:
             OSError: If the folder cannot be read.
         """
         inputs = list(inputs)
+        check_folder(self.path)
         check_apart([*self.files(), self.path / MARKER], inputs)
         for path in inputs:
             if is_in_draft(path, self.path):
                 raise InputError(f"`--out` must be another folder: {path}, which is read, is unfinished work in it.")
         _check_owned(read_marker(self.path), self.files(), self.kind.name, by_content=replacing)
+
+    def check_unread(self, files: Iterable[Path]) -> None:
+        """Raise ``InputError`` where one of many files that were read lies in the place of a result."""
+        check_unread(self.files(), files)
 
     def check(self, inputs: Iterable[Path] = (), *, overwrite: bool = False, resume: bool = False) -> None:
         """Raise unless a run may write here; nothing is changed.

@@ -22,6 +22,7 @@ from lossbuf.callback import LossBufferCallback
 from lossbuf.checks import LossBufferWarning
 from lossbuf.data import standardised
 from lossbuf.detection import diagnostics as doubts
+from lossbuf.detection.neighbours import features_of
 from lossbuf.detection.verdict import Verdict, table
 from lossbuf.export import issue_table
 from lossbuf.inputs import InputError, LabelledData
@@ -36,9 +37,13 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 _OPTIONS = {
-    "or train longer, or with a better network. ": "or train with more `--epochs`. ",
+    "train longer": "train with more `--epochs`",
+    "Train longer": "Train with more `--epochs`",
     "Train for more epochs, so": "Train with more `--epochs`, so",
     "use a longer `warmup`": "train with more `--epochs`",
+    "(smaller batches, more epochs)": "(a smaller `--batch-size`, more `--epochs`)",
+    "a better network": "a better `--network`",
+    "another network": "another `--network`",
     "`noise_rate`": "`--noise-rate`",
     "`max_fdr`": "`--max-fdr`",
 }
@@ -228,7 +233,7 @@ def scan(
         num_classes,
         mode="filter",
         epochs=settings.epochs,
-        features=None if data.has_images else data.x,
+        features=features_of(data.x),
         noise_rate=settings.noise_rate,
         max_fdr=settings.max_fdr,
         planted=settings.planted,

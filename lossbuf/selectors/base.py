@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeVar
 
 import joblib
@@ -15,16 +16,39 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import LabelEncoder
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from lossbuf import checks
-from lossbuf.data import untensored
+from lossbuf.arrays.conversion import untensored
+from lossbuf.selectors.labels import check_classes, label_array
+from lossbuf.selectors.samples import of_anything, validated
 
 # Not typing.Self, which beartype does not take on a method by itself.
 _Fitted = TypeVar("_Fitted", bound="RowSelector")
 _Select = Callable[[NDArray[Any], Tensor, NDArray[Any]], NDArray[np.int64]]
+
+
+@dataclass
+class _GivesIndices:
+    sample_indices: bool = True
+
+
+@dataclass
+class SamplerTags(Tags):
+    """scikit-learn's tags of an estimator, and what imbalanced-learn asks of a sampler.
+
+    Attributes:
+        sampler_tags: Says that the sampler has ``sample_indices_``.
+    """
+
+    sampler_tags: _GivesIndices = field(default_factory=_GivesIndices)
+
+    @classmethod
+    def of(cls, tags: Tags) -> SamplerTags:
+        """The same tags, with those of a sampler."""
+        return cls(**{part.name: getattr(tags, part.name) for part in fields(tags)})
 
 
 class RowSelector(BaseEstimator, metaclass=ABCMeta):
@@ -41,7 +65,7 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
     """
 
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
+        tags = SamplerTags.of(super().__sklearn_tags__())
         tags.target_tags.required = True
         tags.input_tags.three_d_array = True
         tags.input_tags.sparse = True
@@ -116,6 +140,13 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
         """The settings at the time of :meth:`fit`."""
         return self._fitted_params
 
+    @property
+    def sampling_strategy_(self) -> dict[Any, int]:
+        """Number of rows chosen per class, under the name that imbalanced-learn's samplers give it."""
+        check_is_fitted(self, "sample_indices_")
+        counts = np.bincount(self._sample_classes, minlength=len(self.classes_))
+        return dict(zip(self.classes_.tolist(), counts.tolist(), strict=True))
+
     def get_support(self, indices: bool = False) -> NDArray[Any]:
         """Mask of the rows chosen, shape ``(n_samples,)``, or their indices."""
         check_is_fitted(self, "sample_indices_")  # a fit that failed leaves n_features_in_
@@ -127,8 +158,8 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
 
     def _fit(self, X: Any, y: Any, select: _Select | None = None) -> None:
         """Choose by ``select``, by default the subclass's ``_select``."""
-        X_array, y_array = self._samples(X, _one_label_a_row(untensored(y)))
-        check_classification_targets(y_array)
+        X_array, y_array = self._samples(X, label_array(y))
+        check_classes(y_array)
         encoder = LabelEncoder()
         labels = torch.from_numpy(np.asarray(encoder.fit_transform(y_array), dtype=np.int64))
         classes: NDArray[Any] = np.asarray(encoder.classes_)
@@ -148,12 +179,8 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
         X = untensored(X)
         if not self._looks_at_samples:
             checks.channels_first("X", getattr(X, "shape", ()))
-            checked: Any = validate_data(
-                self, X, y, reset=reset, allow_nd=True, dtype=None, ensure_all_finite=False, accept_sparse="csr"
-            )
-            return checked
-        _check_no_dates(X)
-        checked = validate_data(self, X, y, reset=reset, allow_nd=True, dtype="numeric", accept_sparse="csr")
+            return of_anything(self, X, y, reset)
+        checked = validated(self, X, y, reset=reset, allow_nd=True, accept_sparse="csr")
         samples, *labels = (checked,) if isinstance(y, str) else checked
         samples = samples.toarray() if issparse(samples) else samples
         checks.channels_first("X", samples.shape)
@@ -185,32 +212,6 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
         return given
 
 
-def _one_label_a_row(y: Any) -> Any:
-    """One-hot labels as the places of the ones; all others as they are.
-
-    Raises:
-        ValueError: If there are several labels or probabilities a row.
-    """
-    if np.ndim(y) != 2 or np.shape(y)[1] < 2:
-        return y
-    array = np.asarray(y)
-    if array.dtype.kind in "biuf" and bool(((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all()):
-        return array.argmax(axis=1)
-    found = f"shape {array.shape}, of several labels or probabilities a row"
-    raise ValueError(checks.problem("y", "must be a label a row, or one-hot", found, "Give the class: y.argmax(1)."))
-
-
-def _check_no_dates(X: Any) -> None:
-    dtypes: Any = getattr(X, "dtypes", None)
-    if hasattr(dtypes, "items"):  # a data frame
-        columns = [str(name) for name, dtype in dtypes.items() if getattr(dtype, "kind", "") in ("m", "M")]
-    else:
-        columns = ["all"] if getattr(getattr(X, "dtype", None), "kind", "") in ("m", "M") else []
-    if columns:
-        mend = "Give numbers, such as the days since the earliest date."
-        raise ValueError(checks.problem("X", "must hold numbers", f"dates in the columns {', '.join(columns)}", mend))
-
-
 def _rows(values: Any, rows: NDArray[np.int64]) -> Any:
     if issparse(values) and values.format not in ("csr", "csc", "lil"):
         return values.tocsr()[rows].asformat(values.format)
@@ -218,6 +219,8 @@ def _rows(values: Any, rows: NDArray[np.int64]) -> Any:
         return values.iloc[rows]
     if isinstance(values, list | tuple):
         return [values[row] for row in rows]
+    if isinstance(values, memoryview) or not hasattr(values, "shape"):
+        return np.asarray(values)[rows]
     return values[rows]
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
 from lossbuf.data import standardised
+from lossbuf.detection.neighbours import features_of
 from lossbuf.detection.thresholds import CutRule
 from lossbuf.detection.verdict import Verdict
 from lossbuf.detection.weighting import soft_weights
@@ -131,7 +132,7 @@ class LossBufferSelector(RowSelector):
             mode=self.mode,
             warmup=self.warmup,
             epochs=settings.epochs,
-            features=X if X.ndim == 2 and self.rank_by == "posterior" else None,
+            features=features_of(X) if self.rank_by == "posterior" else None,
             rank_by=self.rank_by,
             noise_rate=self.noise_rate,
             max_fdr=self.max_fdr,

@@ -61,7 +61,7 @@ def test_estimators_refuse_channels_that_are_last(estimator, shape):
         (np.array([-0.3, 0.4]), (-1, 1)), (np.array([0, 65535], np.uint16), (0, 65535)),
         (np.array([0, 4095]), (0, 4095)),
         (np.array([-2.1, 2.6]), (-2.1, 2.6)), (np.array([0.0, 255.0]), (0, 255)), (np.array([False, True]), (0, 1)),
-        (np.array([-100, 5], np.int16), (-100, 5)), (np.zeros(3), (0, 1)), (np.full(3, -7.0), (-7, -7)),
+        (np.array([-100, 5], np.int16), (-100, 5)), (np.zeros(3), (0, 1)), (np.full(3, -7.0), (-7, 0)),
     ],
 )  # fmt: skip
 def test_black_and_white(values, black_and_white):

@@ -2,13 +2,14 @@
 
 import json
 import re
+import time
 
 import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks.common import data
+from benchmarks.common import data, duration
 from benchmarks.common.labels import LabelFileError, noisy_labels
 from benchmarks.noisy import experiment as noisy
 from benchmarks.noisy import report
@@ -161,3 +162,36 @@ def test_missing_files_say_where_to_put_them(tmp_path, monkeypatch):
     monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", offline)
     with pytest.raises(data.DataError, match="--data-dir or LOSSBUF_DATA"):
         data.load("mnist", tmp_path)
+
+
+def test_it_says_how_long_it_takes_and_when_a_seed_is_done(tmp_path):
+    first = run("--out", str(tmp_path), "--seeds", "2", "--scores", "aum")
+    assert first.exit_code == 0
+    assert re.match(r"10 trainings of 3 epochs on c\w+: about \d+ seconds?, as a few steps suggest\.\n", first.stderr)
+    assert re.search(r"Seed 0, 1 of 2, is done after \d+ seconds?\.\nSeed 1, 2 of 2, is done", first.stderr)
+    again = run("--out", str(tmp_path), "--seeds", "2", "--scores", "aum")
+    assert again.stderr.startswith("All trainings were done before.\n")
+
+
+def test_the_length_that_is_announced_is_about_right(tmp_path):
+    settings = noisy.Settings(
+        dataset="digits", noise_kind="symmetric", noise=0.4, keep="known", network="convnet", width=16, epochs=8,
+        batch_size=64, lr=0.05, subset=None, label_file=None,
+    )  # fmt: skip
+    seed = noisy.SeedRun(data.load("digits"), settings, 0, tmp_path, device="cpu")
+    announced = duration.of_training(seed.data, seed.make_network, seed.train_settings)
+    start = time.perf_counter()
+    seed.retrain("all", np.arange(len(seed.labels)))
+    taken = time.perf_counter() - start
+    assert taken / 5 < announced < 5 * taken
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "1 second"), (1, "1 second"), (1.6, "2 seconds"), (60, "60 seconds"), (99.4, "99 seconds"),
+        (99.6, "2 minutes"), (600, "10 minutes"), (5900, "98 minutes"), (7200, "2.0 hours"), (360000, "100.0 hours"),
+    ],
+)  # fmt: skip
+def test_durations_in_words(seconds, words):
+    assert duration.in_words(seconds) == words

@@ -139,8 +139,8 @@ def test_wrong_input_ends_with_status_2_and_writes_nothing(archive, tmp_path, ar
 def test_a_folder_that_cannot_be_written(archive, tmp_path):
     (tmp_path / "file").touch()
     result = run("scan", archive, "--out", tmp_path / "file" / "out", *FAST)
-    assert result.exit_code == 1
-    assert "error:" in result.stderr
+    assert result.exit_code == 2
+    assert "file is no folder" in result.stderr
 
 
 def test_what_is_skipped_is_told_and_listed(tmp_path):
@@ -165,13 +165,24 @@ def test_the_version_is_told():
     assert run("--help").exit_code == 0
 
 
+@pytest.mark.parametrize("module", ["lossbuf", "condensation.main"])
+def test_the_version_needs_no_torch(module):
+    code = (
+        "import runpy, sys; sys.argv[1:] = ['--version'];"
+        f"runpy.run_module({module!r}, run_name='other')['main']();"
+        "print('torch' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.split() == [lossbuf.__version__, "False"]
+
+
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [
         (KeyboardInterrupt(), 130, "stopped. Nothing was written."),
         (ValueError("bad [x]"), 2, "error: bad [x]"),
         (OSError("full"), 1, "error: full"),
-        (MemoryError(), 1, "error: MemoryError"),
+        (MemoryError(), 1, "error: there is not enough memory: take smaller images (`--image-size`), or fewer rows."),
     ],
 )
 def test_errors_have_their_status(error, status, said, capsys):

@@ -1,9 +1,12 @@
 """What is told before a verdict is trusted."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
+from lossbuf import LossBufferCallback
 from lossbuf.detection import diagnostics as doubts
 from lossbuf.detection.thresholds import Cut
 from lossbuf.detection.transition import noise_rate
@@ -97,6 +100,28 @@ def test_few_labels_of_a_class_may_all_be_suspect_by_chance():
     labels = torch.tensor([0] * 3 + [1] * 97)
     suspects = np.arange(100) < 2
     assert _lost(suspects, labels, np.array([[0.8, 0.2], [0.01, 0.99]])) == ()
+
+
+def test_a_doubt_is_warned_of_once_between_two_steps():
+    """Table, cut, rows and weights are the same question."""
+    labels = torch.arange(60) % 3
+    callback = LossBufferCallback(labels, 3, noise_rate=0.1, mode="watch")
+    logits = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    questions = (callback.report, callback.select, callback.weights, callback.find_cut, callback.verdict)
+    found = []
+    for _ in range(2):
+        for _ in range(3):
+            callback.update(logits, labels, torch.arange(60))  # of an epoch that is never ended
+        with warnings.catch_warnings(record=True) as records:
+            warnings.simplefilter("always")
+            for ask in questions:
+                ask()
+        found.append([str(record.message) for record in records])
+    for texts in found:
+        assert texts
+        assert len(texts) == len(set(texts))
+    assert "180 rows came since the last `end_epoch`" in found[0][-1]
+    assert "360 rows came since the last `end_epoch`" in found[1][-1]
 
 
 def held_and_right(count, right):

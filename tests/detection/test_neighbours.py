@@ -252,3 +252,10 @@ def test_a_selector_takes_neighbours_from_its_features_alone() -> None:
     images = torch.rand(64, 1, 8, 8).numpy()
     by_images = LossBufferSelector(epochs=4, random_state=0).fit(images, labels.numpy())
     assert by_images.callback_.posterior.nearest is None
+
+
+def test_only_vectors_that_float32_can_hold_are_features_for_neighbours() -> None:
+    vectors = np.ones((3, 2))
+    assert neighbours.features_of(vectors) is vectors
+    assert neighbours.features_of(np.ones((3, 1, 4, 4))) is None
+    assert neighbours.features_of(np.full((3, 2), 1e300)) is None

@@ -22,6 +22,7 @@ EPOCHS, BATCH, ROWS = 4, 32, 330
 
 STEPS = -(-ROWS // BATCH)
 MODES = ("watch", "filter", "reweight")
+CLASS_WEIGHT = (1.0, 5.0, 0.2, 1.0, 3.0, 1.0, 0.5, 1.0, 2.0, 1.0)
 
 
 def digits() -> tuple[Tensor, Tensor]:

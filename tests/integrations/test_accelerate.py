@@ -6,6 +6,7 @@ from torch.utils.data import DataLoader
 
 from tests.integrations.plain import (
     BATCH,
+    CLASS_WEIGHT,
     EPOCHS,
     MODES,
     STEPS,
@@ -82,6 +83,13 @@ def test_it_is_the_plain_loop(mode):
     mine, plain = callback(mode), callback(mode)
     run = Run(mine).train()
     assert_every_row_came_once_an_epoch(run.seen.batches)
+    assert_same(mine, plain, run.model, plain_loop(plain, run.seen.batches))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_class_weights_count_in_every_mode(mode):
+    mine, plain = callback(mode, class_weight=CLASS_WEIGHT), callback(mode, class_weight=CLASS_WEIGHT)
+    run = Run(mine).train()
     assert_same(mine, plain, run.model, plain_loop(plain, run.seen.batches))
 
 

@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset
 from lossbuf import LossBufferCallback, LossBufferWarning
 from tests.integrations.plain import (
     BATCH,
+    CLASS_WEIGHT,
     EPOCHS,
     MODES,
     ROWS,
@@ -108,6 +109,34 @@ def test_it_is_the_plain_loop(mode, tmp_path):
     x, labels = (part[:50] for part in digits())
     with torch.no_grad():
         assert metrics[-1] == pytest.approx(float(F.cross_entropy(one.model.body(x), labels)), rel=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_class_weights_count_in_every_mode(mode, tmp_path):
+    mine, plain = callback(mode, class_weight=CLASS_WEIGHT), callback(mode, class_weight=CLASS_WEIGHT)
+    one = trainer(mine, tmp_path)
+    one.train()
+    assert_same(mine, plain, one.model.body, plain_loop(plain, one.model.seen.batches))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_loss_that_is_not_used_is_reported(mode, tmp_path):
+    class Weighted(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    class Mine(LossBufferMixin, Weighted):
+        pass
+
+    def make():
+        return Mine(model=Net(), args=arguments(tmp_path), train_dataset=samples(), loss_buffer=callback(mode))
+
+    if mode == "watch":
+        make()
+    else:
+        with pytest.warns(LossBufferWarning, match=r"Weighted.compute_loss` is not used.*class_weight=") as told:
+            make()
+        assert len(told) == 1
 
 
 @pytest.mark.parametrize("mode", MODES)

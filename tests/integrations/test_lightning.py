@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from lossbuf import LossBufferWarning
 from tests.integrations.plain import (
     BATCH,
+    CLASS_WEIGHT,
     EPOCHS,
     MODES,
     STEPS,
@@ -81,6 +82,13 @@ def test_it_is_the_plain_loop(mode, tmp_path):
     mine, plain = callback(mode), callback(mode)
     module = fitted(mine, tmp_path, validate=True)
     assert_every_row_came_once_an_epoch(module.seen.batches)
+    assert_same(mine, plain, module.network, plain_loop(plain, module.seen.batches))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_class_weights_count_in_every_mode(mode, tmp_path):
+    mine, plain = callback(mode, class_weight=CLASS_WEIGHT), callback(mode, class_weight=CLASS_WEIGHT)
+    module = fitted(mine, tmp_path)
     assert_same(mine, plain, module.network, plain_loop(plain, module.seen.batches))
 
 

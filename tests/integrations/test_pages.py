@@ -27,16 +27,20 @@ def test_there_is_a_page_for_each_adapter():
 def test_a_page_is_a_program(page, tmp_path, monkeypatch, capsys):
     pytest.importorskip(LIBRARIES[page])
     text = (PAGES / f"{page}.md").read_text()
-    (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert f'pip install "lossbuf[{page}]"' in text
     monkeypatch.chdir(tmp_path)
     scope = {"__name__": "__main__"}
     with torch.random.fork_rng():
-        exec(compile(snippet, f"{page}.md", "exec"), scope)
+        for snippet in snippets:
+            exec(compile(snippet, f"{page}.md", "exec"), scope)
     report = scope["callback"].report().sort_index()
     wrong = report.given_label.to_numpy() != load_digits(return_X_y=True)[1][: len(report)]
     seen = report["count"].to_numpy() > 0
     suspect = report.is_suspect.to_numpy()
     assert (wrong & suspect).sum() > 0.8 * (wrong & seen).sum()
     assert (wrong & suspect).sum() > 0.8 * suspect.sum()
-    assert "suspects; " in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "suspects; " in told
+    if page == "ignite":  # whose second snippet resumes the first
+        assert "15 epochs" in told

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Subset
 from lossbuf import LossBufferWarning
 from tests.integrations.plain import (
     BATCH,
+    CLASS_WEIGHT,
     EPOCHS,
     MODES,
     ROWS,
@@ -70,6 +71,17 @@ def test_it_is_the_plain_loop(mode):
     assert_every_row_came_once_an_epoch(batches)
     assert_same(mine, plain, net.module_, plain_loop(plain, batches))
     assert net.history[:, "train_loss"][-1] < net.history[:, "train_loss"][0]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_class_weights_count_in_every_mode(mode):
+    mine, plain = callback(mode, class_weight=CLASS_WEIGHT), callback(mode, class_weight=CLASS_WEIGHT)
+    net, batches = fitted(mine)
+    assert_same(mine, plain, net.module_, plain_loop(plain, batches))
+    net.criterion_.eval()
+    logits, labels = torch.randn(6, 10), torch.arange(6)
+    weighted = nn.functional.cross_entropy(logits, labels, torch.tensor(CLASS_WEIGHT))
+    torch.testing.assert_close(net.criterion_(logits, labels), weighted)
 
 
 def test_validation_is_never_fed():

@@ -7,9 +7,9 @@ from lossbuf import LossBufferSelector
 
 _ROWS = "transform keeps rows of the X given to fit: "
 EXPECTED_FAILURES = {
-    "check_methods_sample_order_invariance": _ROWS + "the check counts on a row out for every row in",
-    "check_methods_subset_invariance": _ROWS + "the check transforms parts of it",
-    "check_fit_idempotent": _ROWS + "the check transforms other data",
+    "check_methods_sample_order_invariance": _ROWS + "the check wants one row out for every row in",
+    "check_methods_subset_invariance": _ROWS + "the check transforms parts of them, and wants the parts of the result",
+    "check_fit_idempotent": _ROWS + "the check transforms other rows, and to pass them on would pass for cleaning them",
 }
 
 

@@ -374,7 +374,7 @@ def test_bad_data(table, method):
         (X[:, :0], y, "0 feature"),
         (X, X[:, :2], "must be a label a row, or one-hot"),
         (X, X[:, 0], "Unknown label type"),
-        (X, [None] * 48, "Unknown label type"),
+        (X, [None] * 48, "must hold a label in every row, got None at row 0"),
         (X, [np.nan] + [0.0] * 47, "Input y contains NaN"),
     ):
         with pytest.raises(ValueError, match=message):

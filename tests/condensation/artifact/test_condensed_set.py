@@ -277,11 +277,11 @@ def test_normalisation_is_undone(white):
     assert set(bright.grid().unique().tolist()) == {0, 255}
 
 
-def test_unknown_normalisation_is_stretched():
+def test_black_and_white_are_found_where_normalisation_is_unknown():
     x = torch.tensor([-3.0, 0.0, 3.0, 1.0]).view(1, 1, 2, 2)
     small = CondensedSet(x=x, labels=torch.tensor([0]), method="DC")
     assert small.grid().flatten().tolist() == [0, 128, 255, 170]
-    assert replace(small, x=torch.ones(1, 1, 1, 1)).grid().tolist() == [[[0]]]
+    assert replace(small, x=torch.ones(1, 1, 1, 1)).grid().tolist() == [[[255]]]
 
 
 def test_single_files(tmp_path):

@@ -31,7 +31,10 @@ from tests.states import assert_same_bits
         ({"x": torch.full((4, 1, 5, 6), torch.nan)}, "`x` must be finite, got values from nan to nan"),
         ({"x": torch.full((4, 1, 5, 6), -torch.inf)}, "`x` must be finite, got values from -inf to -inf"),
         ({"x": torch.zeros(4, 3, 5, 6)}, "`normalisation` must have 3 means, one a channel of `x`, got 1"),
-        ({"x": torch.zeros(4, 1, 2, 2, dtype=torch.uint8)}, r"`normalisation` must have white=255 where .*, got 1\.0"),
+        (
+            {"x": torch.zeros(4, 1, 2, 2, dtype=torch.uint8)},
+            r"must have black=0 and white=255 where .*, got 0\.0 and 1\.0",
+        ),
         ({"labels": torch.tensor([0, 1])}, "`labels` must be 4, one a sample, got 2"),
         ({"labels": torch.tensor([0, 1, 2, 3])}, r"`labels` must lie in \[0, 3\), got 3"),
         ({"labels": torch.tensor([0, 1, 2, -1])}, r"`labels` must be finite and lie in \[0, inf\), got values from -1"),
@@ -80,7 +83,7 @@ def test_bad_values(changes, message):
         (lambda: Normalisation(mean=(0.0,), std=(0.0,)), "`std` must be 1 numbers above 0"),
         (lambda: Normalisation(mean=(0.0,), std=(1.0, 1.0)), "`std` must be 1 numbers above 0"),
         (lambda: Normalisation(mean=(0.0,), std=(float("nan"),)), "`std` must be finite numbers"),
-        (lambda: Normalisation(mean=(0,), std=(1,), white=0), "`white` must be a finite number above 0"),
+        (lambda: Normalisation(mean=(0,), std=(1,), white=0), "`white` must be a finite number above `black`"),
         (lambda: Cleaning(name=""), "`name` must be a text"),
         (lambda: Cleaning(name="a", dropped=-1), "`dropped` must be an integer of at least 0"),
         (lambda: Cleaning(name="a", noise_rate=1.5), r"`noise_rate` must lie in \[0, 1\]"),
@@ -245,8 +248,8 @@ def hostile_files(parts, folder):
 
     objects = npy(np.array([Hostile()], dtype=object))
     shape = "{{'descr': '{}', 'fortran_order': False, 'shape': {}, }}"
-    yield "later", with_header(format=2), "its format must be from 1 to 1, got 2; a later lossbuf may read it"
-    yield "earlier", with_header(format=0), "its format must be from 1 to 1, got 0"
+    yield "later", with_header(format=3), "its format must be from 1 to 2, got 3; a later lossbuf may read it"
+    yield "earlier", with_header(format=0), "its format must be from 1 to 2, got 0"
     yield "other kind", with_header(kind="box"), "it is of another kind"
     yield "unknown key", with_header(more=1), r"unknown, doubled or missing parts \['more'\]"
     yield "unknown key inside", with_header(set={**header["set"], "more": 1}), "`set` must have the keys"

@@ -1,25 +1,29 @@
 """imbalanced-learn's common checks of samplers; those that fail are listed with the reason."""
 
+import datetime
 import inspect
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from imblearn.utils import estimator_checks
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.utils import get_tags
 
 from condensation.coresets import Craig, Herding, KCenter, KMeans, Random
 from lossbuf import LossBufferSelector
 
-_OWN = "asks for an attribute of imbalanced-learn's own base class"
+_CANNOT_BE_SEEN = "which neither networks nor distances can take: how to make numbers of them is for the user to decide"
 EXPECTED_FAILURES = {
-    "check_samplers_fit": f"{_OWN}, sampling_strategy_",
-    "check_samplers_sample_indices": f"{_OWN}, sampler_tags",
-    "check_samplers_one_label": "one class is enough to choose rows from; the check is of balancing two",
-    "check_samplers_nan": "a network and distances have no meaning for missing values",
-    "check_samplers_string": "a network and distances have no meaning for texts",
+    "check_samplers_one_label": "it wants a single class to be refused, for want of anything to balance; but rows "
+    "of one class can be chosen, too",
+    "check_samplers_nan": f"it wants missing values to be accepted, {_CANNOT_BE_SEEN}",
+    "check_samplers_string": f"it wants texts to be accepted, {_CANNOT_BE_SEEN}",
 }
+"""Only ``Random``, which does not look at the samples, passes the last two."""
+
 LOOKS_AT_NOTHING = {"check_samplers_nan", "check_samplers_string"}
 CHECKS = [
     name
@@ -58,6 +62,14 @@ X = np.random.default_rng(0).normal(size=(40, 3)).round(1)
 Y = np.arange(40) % 2
 
 
+def test_what_was_chosen_is_told_as_samplers_tell_it():
+    sampler = Random(ipc=4, random_state=0)
+    assert not hasattr(sampler, "sampling_strategy_")
+    _, y = sampler.fit_resample(X, np.where(Y == 0, "a", "b"))
+    assert sampler.sampling_strategy_ == {"a": 4, "b": 4} == dict(zip(*np.unique(y, return_counts=True), strict=True))
+    assert get_tags(sampler).sampler_tags.sample_indices
+
+
 @pytest.mark.parametrize("make", [sparse.csr_matrix, sparse.csc_array, sparse.coo_matrix, sparse.lil_matrix])
 @pytest.mark.parametrize("sampler", [Random(ipc=3, random_state=0), Herding(ipc=3), Craig(ipc=3, random_state=0)])
 def test_sparse_rows_are_those_of_dense_ones(sampler, make):
@@ -81,6 +93,14 @@ def test_sparse_rows_are_those_of_dense_ones(sampler, make):
         pd.DataFrame({"when": pd.date_range("2020", periods=40)}),
         np.array([["a", "b"]] * 40),
         sparse.random(40, 6, random_state=0, format="csr"),
+        sparse.random(40, 6, random_state=0, format="dia"),
+        np.array([[b"a", b"b"]] * 40),
+        np.array(["2020-01-01"] * 80, "datetime64[D]").reshape(40, 2),
+        pd.DataFrame({"long": pd.to_timedelta(range(40), "D"), "month": pd.period_range("2020", periods=40, freq="M")}),
+        pd.DataFrame({"kind": pd.Categorical(["u", "v"] * 20), "n": pd.array([1, None] * 20, dtype="Int64")}),
+        np.full((40, 3, 4, 4), np.inf),
+        torch.full((40, 2), float("nan")),
+        pd.DataFrame({"text": pd.array(["a", pd.NA] * 20, dtype="string")}),
     ],
 )
 def test_random_rows_of_anything(values):
@@ -112,6 +132,15 @@ def test_one_hot_labels(form):
         (np.array(["2020-01-01"] * 80, "datetime64[D]").reshape(40, 2), Y, "`X` must hold numbers, got dates"),
         (pd.DataFrame({"a": X[:, 0], "when": pd.date_range("2020", periods=40)}), Y, "dates in the columns when"),
         (pd.DataFrame({"a": X[:, 0], "long": pd.to_timedelta(np.arange(40), "D")}), Y, "dates in the columns long"),
+        (pd.DataFrame({"when": pd.date_range("2020", periods=40, tz="UTC")}), Y, "dates in the columns when"),
+        (pd.DataFrame({"month": pd.period_range("2020", periods=40, freq="M")}), Y, "dates in the columns month"),
+        (pd.DataFrame({"day": [datetime.date(2020, 1, 1)] * 40}), Y, "dates in the columns day, such as 2020-01-01"),
+        (np.array([[1, datetime.datetime(2020, 1, 1)]] * 40), Y, "dates in the columns 1, such as 2020-01-01 00:00:00"),
+        ([[1.5, datetime.date(2020, 1, 1)]] * 40, Y, "dates in the columns 1, such as 2020-01-01"),
+        (pd.DataFrame({"day": ["2020-01-01"] * 40}), Y, "texts in the columns day, such as '2020-01-01'. Encode"),
+        (pd.DataFrame({"size": pd.interval_range(0, 40)}), Y, "intervals in the columns size"),
+        (pd.DataFrame({"kind": pd.Categorical(["u", "v"] * 20)}), Y, "texts in the columns kind, such as 'u'"),
+        (X, [None, *Y[1:]], "`y` must hold a label in every row, got None at row 0"),
     ],
 )
 def test_what_cannot_be_looked_at_is_named(values, labels, said):

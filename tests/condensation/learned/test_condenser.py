@@ -18,11 +18,12 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 
-from condensation.artifact import CondensedSet
+from condensation.artifact import CondensedSet, pictures
 from condensation.augmentation.siamese import SiameseAugmentation
 from condensation.learned import run as learning
 from condensation.learned.condenser import RealImages
 from condensation.matching import DistributionMatching, GradientMatching
+from lossbuf.arrays.image_layout import as_bytes
 from lossbuf.networks import ConvNet
 
 CPU = torch.device("cpu")
@@ -190,6 +191,29 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(make, tmp_path, request):
     assert (tmp_path / "run.pt").exists()
     ended = run(0)
     assert ended.stdout.strip() == expected, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("scale", "black", "white"),
+    [
+        (lambda x: (x * 15).astype(np.uint8), 0, 255), (lambda x: x / 16, 0, 1), (lambda x: x / 40, 0, 1),
+        (lambda x: x / 8 - 1, -1, 1), (lambda x: x / 16 - 0.5, -1, 1), (lambda x: x, 0, 16),
+        (lambda x: (x * 4000).astype(np.uint16), 0, 64000), (lambda x: x * 255 / 16, 0, 255),
+        (lambda x: x - 5, -5, 11), (lambda x: (x > 8), 0, 1),
+    ],
+)  # fmt: skip
+def test_black_and_white_of_a_learned_set_are_those_of_its_source(tmp_path, scale, black, white):
+    x, y = digits(60)
+    source = scale(x)
+    found = dm(ipc=1, iterations=1).fit(source, y)
+    made = found.condensed_set()
+    assert (made.normalisation.black, made.normalisation.white) == (black, white)
+    made.save(tmp_path / "set.npz")
+    assert CondensedSet.load(tmp_path / "set.npz").normalisation == made.normalisation
+    shown = as_bytes(found.images_, (float(black), float(white)))
+    gap = pictures.GAP
+    rows = made.grid()[0].unfold(0, 8, 8 + gap).permute(0, 2, 1).numpy()
+    assert np.abs(rows.astype(int) - shown[:, 0]).max() <= 1
 
 
 if __name__ == "__main__":
