@@ -10,10 +10,12 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["site"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["lossbuf.css"]
 html_title = f"lossbuf {release}"
 html_show_sourcelink = False
 
-myst_enable_extensions = ["dollarmath", "fieldlist"]
+myst_enable_extensions = ["deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"

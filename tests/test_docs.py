@@ -19,7 +19,16 @@ from lossbuf.networks import ConvNet
 from lossbuf.training import TrainSettings, build, train
 
 DOCS = Path(__file__).parents[1] / "docs"
-WHOLE = ("start.md", "scores.md", "cut.md", "interchange.md", "figures.md", "streams.md")
+WHOLE = (
+    "start.md",
+    "training-loop.md",
+    "arrays.md",
+    "scores.md",
+    "cut.md",
+    "interchange.md",
+    "figures.md",
+    "streams.md",
+)
 """Pages whose snippets are one program."""
 
 
