@@ -104,7 +104,7 @@ class LabelPosterior(HostRecord):
                 f"The outputs of {n_samples} rows and {num_classes} classes take {n_samples * num_classes / 2**28:.1f} "
                 "GiB, and a reading several times as much. Another `rank_by`, such as 'aum', keeps none.",
                 LossBufferWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         self.warmup = checks.positive_int("warmup", warmup)
         self.drops = drops
