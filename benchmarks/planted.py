@@ -28,7 +28,7 @@ from benchmarks.common import data as datasets
 from benchmarks.common import results
 from benchmarks.common.command import data_or_exit
 from benchmarks.grid import experiment as grid
-from lossbuf.callback import LossBufferCallback, LossBufferWarning
+from lossbuf import LossBufferCallback, LossBufferWarning
 from lossbuf.detection import planted
 from lossbuf.files import write_whole
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import pandas as pd
 import typer
 
-from lossbuf.checks import LossBufferWarning
 from lossbuf.cli.commands import (
     AlikeClasses,
     Channels,
@@ -33,8 +32,9 @@ from lossbuf.cli.commands import (
     read_told,
 )
 from lossbuf.cli.terminal import closed_quietly, options_in, printable, say, tell, told_errors
+from lossbuf.errors import InputError, LossBufferWarning
 from lossbuf.files import write_whole
-from lossbuf.inputs import InputError, LabelledData, ReadSettings
+from lossbuf.inputs import LabelledData, ReadSettings
 from lossbuf.results import Kind, ResultFolder
 
 if TYPE_CHECKING:

@@ -12,19 +12,16 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from condensation.artifact import CondensedSet
 from condensation.artifact.provenance import Cleaning, Provenance, described, fingerprint
 from condensation.coresets.base import Coreset
-from condensation.coresets.features import NetworkFeatures, network_outputs
-from condensation.coresets.forgetting import Forgetting, statistics_of
-from condensation.distillation import KnowledgeDistillation
+from condensation.coresets.cleaning import CleaningTraining
 from condensation.learned.condenser import Condenser
 from condensation.learned.run import Callback
 from lossbuf import checks
 from lossbuf.arrays.conversion import untensored
-from lossbuf.data import standardised
 from lossbuf.selectors import LossBufferSelector, RowSelector
 from lossbuf.selectors.labels import check_classes, label_array
 from lossbuf.selectors.samples import validated
@@ -124,7 +121,7 @@ class CleanAndCondense(BaseEstimator):
             raise ValueError(checks.problem("cleaner", "must keep a row of every class", told, "Let it drop fewer."))
         fitted = _thawed(self.cleaner_)
         if isinstance(fitted, LossBufferSelector):
-            _read(condenser, fitted, samples, kept)
+            condenser.informed_by(CleaningTraining(fitted, samples, kept))
         provenance = Provenance(
             rows=None if fitted is None else torch.from_numpy(kept),
             n_samples=len(samples),
@@ -132,18 +129,11 @@ class CleanAndCondense(BaseEstimator):
             cleaning=None if fitted is None else cleaning_by(fitted, mask),
         )
         samples, labels = samples[kept], labels[kept]
-        if isinstance(condenser, Coreset):
-            condenser.fit(samples, labels)
-        else:
-            condenser.fit(samples, labels, checkpoint=checkpoint, callback=callback)
+        asked = {"checkpoint": checkpoint, "callback": callback}
+        options = {name: value for name, value in asked.items() if value is not None}
+        self._resampled = condenser.fit_resample(samples, labels, **options)
         self.condenser_, self.kept_indices_, self.classes_ = condenser, kept, classes  # whatever fails below
-        if isinstance(condenser, Coreset):
-            chosen = condenser.sample_indices_
-            self._resampled = samples[chosen], labels[chosen]
-            self._set = CondensedSet.of_coreset(condenser, samples, labels, provenance=provenance)
-        else:
-            self._resampled = condenser.images_, condenser.labels_
-            self._set = condenser.condensed_set(provenance=provenance)
+        self._set = condenser.condensed_set(samples, labels, provenance=provenance)
         return self
 
     def fit_resample(
@@ -179,7 +169,7 @@ class CleanAndCondense(BaseEstimator):
             rule = "must be a coreset or a method that learns"
             raise ValueError(checks.problem("condenser", rule, repr(self.condenser)))
         for name, given in (("checkpoint", checkpoint), ("callback", callback)):
-            if isinstance(self.condenser, Coreset) and given is not None:
+            if given is not None and not has_fit_parameter(self.condenser, name):
                 raise ValueError(checks.problem(name, "must be None for a coreset, which has no iterations", given))
 
 
@@ -238,16 +228,3 @@ def _support(cleaner: Any, samples: NDArray[Any], labels: NDArray[Any]) -> NDArr
         if not np.array_equal(given, labels):
             raise ValueError(checks.problem("y", "must be the labels that the frozen cleaner was fitted on", "others"))
     return mask
-
-
-def _read(condenser: Any, cleaner: LossBufferSelector, samples: NDArray[Any], kept: NDArray[np.intp]) -> None:
-    """Hand the condenser what the cleaning training knows, in place of a network it would train by default."""
-    features = getattr(condenser, "features", None)
-    if isinstance(condenser, Forgetting) and condenser.statistics is None and condenser.network is None:
-        condenser.set_params(statistics=statistics_of(cleaner.callback_.statistics(), kept))
-    elif isinstance(condenser, KnowledgeDistillation) and condenser.teacher is None:
-        condenser.set_params(teacher=cleaner.module_)
-    elif isinstance(features, NetworkFeatures) and features == NetworkFeatures():
-        (x,) = standardised(samples)
-        seen = network_outputs(cleaner.module_, x).features
-        condenser.set_params(features=seen[torch.from_numpy(kept).to(seen.device)])

@@ -13,7 +13,8 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from condensation.learned.condenser import Condenser, Learned, RealImages
+from condensation.learned.condenser import Condenser, Learned
+from condensation.learned.real_images import RealImages
 from condensation.learned.run import Job
 from lossbuf import checks
 

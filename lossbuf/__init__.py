@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lossbuf.callback import LossBufferCallback
-    from lossbuf.checks import LossBufferWarning
     from lossbuf.data import IndexedDataset
     from lossbuf.detection.from_probabilities import find_label_issues, label_quality
     from lossbuf.detection.thresholds import Cut, KnownRate, MaxF1, MaxFDR, Mixture, Otsu
     from lossbuf.detection.verdict import Verdict
+    from lossbuf.errors import LossBufferWarning
     from lossbuf.export import label_issues
     from lossbuf.recording.buffers import ClassLossBuffer, LossBuffers
     from lossbuf.recording.losses import SampleLosses, sample_losses
@@ -41,11 +41,11 @@ __all__ = [
 
 _HOMES = {
     "callback": ("LossBufferCallback",),
-    "checks": ("LossBufferWarning",),
     "data": ("IndexedDataset",),
     "detection.from_probabilities": ("find_label_issues", "label_quality"),
     "detection.thresholds": ("Cut", "KnownRate", "MaxF1", "MaxFDR", "Mixture", "Otsu"),
     "detection.verdict": ("Verdict",),
+    "errors": ("LossBufferWarning",),
     "export": ("label_issues",),
     "recording.buffers": ("ClassLossBuffer", "LossBuffers"),
     "recording.losses": ("SampleLosses", "sample_losses"),

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lossbuf import checks
-from lossbuf.checks import LossBufferWarning
 from lossbuf.detection import diagnostics as doubts
 from lossbuf.detection.neighbours import as_features, nearest
 from lossbuf.detection.planted import planting
@@ -25,6 +24,7 @@ from lossbuf.detection.thresholds import Cut, CutRule
 from lossbuf.detection.verdict import RANKINGS, Verdict, by_posterior, by_statistic, cut_rule, table
 from lossbuf.detection.warmup import AUTO, EpochLosses, Warmup, epoch_losses, label_shares
 from lossbuf.detection.weighting import class_weights, hard_weights, soft_weights, with_class_weights
+from lossbuf.errors import LossBufferWarning
 from lossbuf.files import load_tensors, restoring, save_tensors
 from lossbuf.recording.dynamics import SampleDynamics
 from lossbuf.recording.losses import weighted_mean_loss

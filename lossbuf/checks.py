@@ -19,10 +19,6 @@ _FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64
 _INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
 
 
-class LossBufferWarning(UserWarning):
-    """Something in the training data or loop is not as it should be, or a result is to be doubted."""
-
-
 def problem(name: str, rule: str, value: object, mend: str = "") -> str:
     """The one message form of the package."""
     return f"`{name}` {rule}, got {line(value)}." + (f" {mend}" if mend else "")

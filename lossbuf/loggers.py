@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
-from lossbuf.checks import LossBufferWarning
+from lossbuf.errors import LossBufferWarning
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

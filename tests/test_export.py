@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from sklearn.datasets import make_blobs
 
 from lossbuf import LossBufferCallback, LossBufferSelector, LossBufferWarning, label_issues, noise
+from lossbuf.detection.issue_table import issue_table, label_quality_of
 from lossbuf.detection.thresholds import Cut
 from lossbuf.detection.verdict import Verdict
-from lossbuf.export import issue_table, label_quality_of
 
 SIZE, NUM_CLASSES = 300, 3
 NAMES = ["cat", "dog", "=1+1"]

@@ -17,6 +17,9 @@ import torch
 import lossbuf
 from lossbuf.files import size_of, write_whole
 
+Cell = dict[str, Any]
+"""Settings and values of one measurement, by name."""
+
 
 def environment() -> dict[str, Any]:
     """Versions and hardware."""
@@ -68,6 +71,16 @@ def cell(path: Path, settings: dict[str, Any], compute: Callable[[], dict[str, A
     values = compute()
     write_json(path, {"settings": settings, "environment": environment(), "values": values})
     return _plain(values)
+
+
+def cells(folder: Path) -> list[Cell]:
+    """The settings and values of every finished cell in a folder."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        content = read_json(path)
+        if content is not None:
+            found.append({**content["settings"], **content["values"]})
+    return found
 
 
 def renew(path: Path, settings: dict[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

@@ -20,12 +20,11 @@ from condensation.distillation import (
 )
 from condensation.distillation.dataset import Xavier
 from condensation.learned.condenser import Condenser
-from condensation.learned.run import Factory
 from condensation.matching import DistributionMatching, GradientMatching
 from condensation.matching.gradient import loops
 from condensation.subspace import LDAPCAImages, PCAImages
 from lossbuf import networks
-from lossbuf.networks import architectures
+from lossbuf.networks import NetworkFactory, architectures
 
 
 def digits_net(sample_shape: tuple[int, ...], num_classes: int) -> nn.Module:
@@ -34,7 +33,7 @@ def digits_net(sample_shape: tuple[int, ...], num_classes: int) -> nn.Module:
     return networks.ConvNet(channels, num_classes, (height, width), width=64, depth=2)
 
 
-NETWORKS: dict[str, Factory] = {
+NETWORKS: dict[str, NetworkFactory] = {
     "convnet3": architectures.convnet3,
     "convnet2": digits_net,
     "mlp": architectures.mlp,

@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from benchmarks.common.data import short_name
+from benchmarks.common.results import cells
+from benchmarks.common.tables import markdown
 from benchmarks.coresets.report import PUBLISHED as CORESETS
-from benchmarks.coresets.report import cells, markdown
 from lossbuf.files import write_whole
 
 ORDER = ("random", "herding", "k-center", "forgetting", "random+", "herding+", "pca", "lda-pca", "kd", "dd", "ld", "dc",

@@ -44,7 +44,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.common import results
 from benchmarks.common.command import listed
-from benchmarks.coresets.report import markdown
+from benchmarks.common.tables import markdown
 from condensation.evaluate import EvalSettings, evaluate
 from condensation.learned.run import Progress
 from condensation.matching.class_gradients import class_gradients

@@ -52,8 +52,7 @@ from condensation.augmentation.random_changes import DC_MNIST
 from condensation.coresets.features import logit_gradients, network_outputs
 from condensation.coresets.forgetting import statistics_of
 from condensation.evaluate import EvalSettings, evaluate
-from lossbuf import networks
-from lossbuf.callback import LossBufferCallback, LossBufferWarning
+from lossbuf import LossBufferCallback, LossBufferWarning, networks
 from lossbuf.networks import architectures
 from lossbuf.recording.sample_statistics import SampleStatistics
 from lossbuf.training import TrainSettings, build, train

@@ -12,7 +12,8 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from benchmarks.common.results import read_json
+from benchmarks.common.results import Cell, cells
+from benchmarks.common.tables import markdown, plain_table
 from lossbuf.files import write_whole
 
 PUBLISHED = {
@@ -36,18 +37,6 @@ PUBLISHED = {
     },
 }
 """Test accuracy and deviation in percent at 1, 10 and 50 rows a class. Source: Zhao et al. 2021, Table 1."""
-
-Cell = dict[str, Any]
-
-
-def cells(folder: Path) -> list[Cell]:
-    """Settings and values of every cell of a table, in one dictionary each."""
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        content = read_json(path)
-        if content is not None:
-            found.append({**content["settings"], **content["values"]})
-    return found
 
 
 def _key(cell: Cell) -> tuple[str, int, bool, str]:
@@ -116,21 +105,6 @@ def noise_table(found: list[Cell]) -> list[list[str]]:
                 ]
             )
     return rows
-
-
-def plain_table(found: list[Cell], columns: tuple[str, ...]) -> list[list[str]]:
-    """Values as they are, a row a cell."""
-    rows = [[name.replace("_", " ") for name in columns]]
-    for cell in found:
-        values = [cell.get(name) for name in columns]
-        rows.append([f"{value:.4g}" if isinstance(value, float) else str(value) for value in values])
-    return rows
-
-
-def markdown(rows: list[list[str]]) -> str:
-    """A table."""
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]]) + "\n"
 
 
 def _ordered(names: Any) -> list[str]:

@@ -36,7 +36,8 @@ from rich.console import Console
 from benchmarks.common import results
 from benchmarks.common.apart import apart, peak_bytes
 from benchmarks.common.command import listed
-from benchmarks.coresets.report import cells, markdown, plain_table
+from benchmarks.common.results import cells
+from benchmarks.common.tables import markdown, plain_table
 from condensation.coresets import Craig, KCenter, Random, Sharded
 from condensation.greedy.distances import Distances
 from lossbuf.files import write_whole

@@ -58,8 +58,7 @@ from benchmarks.hard.data import Folders
 from benchmarks.hard.standings import DEVELOPMENT
 from benchmarks.hard.suite import SUITE, cells
 from benchmarks.peers import Found, Task, aum, confident_learning, watching
-from lossbuf import networks
-from lossbuf.callback import LossBufferCallback, LossBufferWarning
+from lossbuf import LossBufferCallback, LossBufferWarning, networks
 from lossbuf.training import TrainSettings, accuracy, build, train
 from lossbuf.training.augmentation import CropFlip
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.common.markdown import pipe
 from benchmarks.common.results import read_json, write_json
+from benchmarks.common.tables import pipe
 from benchmarks.hard import report as hard_report
 from benchmarks.hard.standings import cells as hard_cells
 from lossbuf.files import write_whole

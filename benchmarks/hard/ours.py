@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.peers import Found, Task
-from lossbuf.callback import LossBufferCallback, LossBufferWarning
+from lossbuf import LossBufferCallback, LossBufferWarning
 from lossbuf.noise import NoisyLabels
 from lossbuf.selectors import LossBufferSelector
 

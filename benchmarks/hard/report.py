@@ -22,8 +22,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.common.markdown import pipe
 from benchmarks.common.results import write_json
+from benchmarks.common.tables import pipe
 from benchmarks.hard.standings import KEYS, cells, of_seeds, standings
 from lossbuf.files import write_whole
 

@@ -36,8 +36,7 @@ from benchmarks.common import duration, metrics, results
 from benchmarks.common.command import data_or_exit
 from benchmarks.common.labels import noisy_labels
 from benchmarks.noisy import report
-from lossbuf import networks
-from lossbuf.callback import LossBufferCallback, LossBufferWarning
+from lossbuf import LossBufferCallback, LossBufferWarning, networks
 from lossbuf.detection import thresholds
 from lossbuf.detection.verdict import Verdict
 from lossbuf.files import write_whole

@@ -67,13 +67,13 @@ from condensation.coresets.base import Coreset
 from condensation.coresets.features import network_outputs
 from condensation.evaluate import EvalSettings, evaluate
 from condensation.learned.condenser import Condenser
-from condensation.learned.run import Factory
 from condensation.matching import DistributionMatching, GradientMatching
 from condensation.pipeline import CleanAndCondense
 from lossbuf import networks
-from lossbuf.checks import LossBufferWarning
 from lossbuf.detection.thresholds import KnownRate, with_floor
 from lossbuf.detection.verdict import CLASS_FLOOR
+from lossbuf.errors import LossBufferWarning
+from lossbuf.networks import NetworkFactory
 from lossbuf.selectors import LossBufferSelector, RowSelector
 
 NOISE_KINDS = ("symmetric", "class-dependent")
@@ -194,7 +194,7 @@ def cleaned(settings: Settings, device: str | None, folder: Path) -> Cleaned:
     return Cleaned(GivenRows(rows=rows, by=settings.cleaner), rows, features[torch.from_numpy(rows)])
 
 
-def factory(settings: Settings) -> Factory:
+def factory(settings: Settings) -> NetworkFactory:
     """Of the networks to learn with and to test on."""
 
     def convnet(sample_shape: tuple[int, ...], num_classes: int) -> nn.Module:

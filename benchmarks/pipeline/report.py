@@ -14,7 +14,8 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.coresets.report import cells, markdown
+from benchmarks.common.results import cells
+from benchmarks.common.tables import markdown
 from lossbuf.files import write_whole
 
 CORESETS = ("random", "herding", "k-center", "k-means")

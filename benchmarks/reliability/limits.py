@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.reliability.children import start
 from benchmarks.reliability.trials import one_line
-from lossbuf.checks import LossBufferWarning
+from lossbuf.errors import LossBufferWarning
 
 SECONDS = 10.0
 """A load that takes longer hangs."""

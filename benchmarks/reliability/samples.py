@@ -24,7 +24,8 @@ from condensation.artifact.condensed_set import Provenance
 from condensation.coresets.shards import head, samples
 from condensation.matching import DistributionMatching
 from lossbuf import LossBufferCallback
-from lossbuf.inputs import InputError, ReadSettings, read_labelled
+from lossbuf.errors import InputError
+from lossbuf.inputs import ReadSettings, read_labelled
 from lossbuf.scan import ScanFolder, ScanSettings, load_scan, scan
 from lossbuf.scan.decisions import corrected_labels
 from lossbuf.training import TrainSettings, train

@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 from benchmarks.common import results
 from benchmarks.common.apart import apart
 from benchmarks.common.command import listed
-from benchmarks.coresets.report import markdown
+from benchmarks.common.tables import markdown
 from benchmarks.scale import cells as scale_cells
 from lossbuf.files import write_whole
 

@@ -35,11 +35,11 @@ from condensation.artifact.provenance import (
     plain_dict,
     printable,
 )
-from condensation.coresets.base import Coreset
 from lossbuf import checks
 from lossbuf.arrays.conversion import as_array, as_tensor
 from lossbuf.arrays.image_layout import as_bytes, value_range
 from lossbuf.files import write_whole
+from lossbuf.selectors import RowSelector
 
 _REAL = (torch.float32, torch.float64)
 _MOST_CLASSES = 2**16 - 1
@@ -173,7 +173,9 @@ class CondensedSet:
         return len(self.x)
 
     @classmethod
-    def of_coreset(cls, estimator: Coreset, X: Any, y: Any, *, provenance: Provenance | None = None) -> CondensedSet:
+    def of_coreset(
+        cls, estimator: RowSelector, X: Any, y: Any, *, provenance: Provenance | None = None
+    ) -> CondensedSet:
         """The rows that an estimator chose, with its weights and settings; ``dataclasses.replace`` adds the rest.
 
         Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import re
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from lossbuf import checks
+from lossbuf.arrays.content_hash import content_hash
 from lossbuf.arrays.conversion import as_array
 
 _DEEPEST = 20
@@ -127,13 +127,12 @@ def fingerprint(*arrays: Any) -> str:
         >>> fingerprint([1, 2], ["cat", "dog"]) == fingerprint(np.array([1, 2]), np.array(["cat", "dog"]))
         True
     """
-    digest = hashlib.sha256()
+    parts: list[Any] = []
     for given in arrays:
         array = as_array(given, copy=False)
-        array = np.ascontiguousarray(array.astype(str) if array.dtype == object else array)
-        digest.update(repr((array.dtype.str, array.shape)).encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+        array = array.astype(str) if array.dtype == object else array
+        parts += [repr((array.dtype.str, array.shape)), array]
+    return content_hash(*parts)
 
 
 def described(value: Any) -> Any:

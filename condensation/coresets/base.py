@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -14,11 +14,17 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from condensation.coresets.features import Features, Pixels, features_of
+from condensation.artifact import CondensedSet, Provenance
+from condensation.coresets.cleaning import CleaningTraining
+from condensation.coresets.features import Features, NetworkFeatures, Pixels, features_of
 from condensation.coresets.sizes import rows_asked
 from lossbuf import checks
-from lossbuf.checks import LossBufferWarning
+from lossbuf.errors import LossBufferWarning
 from lossbuf.selectors import RowSelector
+
+# Not typing.Self, which beartype does not take on a method by itself.
+_AnyCoreset = TypeVar("_AnyCoreset", bound="Coreset")
+_AnyFeatureCoreset = TypeVar("_AnyFeatureCoreset", bound="FeatureCoreset")
 
 
 class Chosen(NamedTuple):
@@ -102,6 +108,23 @@ class Coreset(RowSelector):
     balanced: bool
     random_state: int | np.random.RandomState | None
 
+    def informed_by(self: _AnyCoreset, cleaning: CleaningTraining) -> _AnyCoreset:
+        """Take from the training that cleaned the data what this method would else train a network for.
+
+        A subclass that can use it sets its own parameters; by default nothing changes.
+
+        Args:
+            cleaning: The training, and the rows that it kept: those that :meth:`fit` will be given.
+
+        Returns:
+            The estimator itself.
+        """
+        return self
+
+    def condensed_set(self, X: Any, y: Any, *, provenance: Provenance | None = None) -> CondensedSet:
+        """The rows chosen as a set to be saved, loaded and trained on; see :meth:`CondensedSet.of_coreset`."""
+        return CondensedSet.of_coreset(self, X, y, provenance=provenance)
+
     @abstractmethod
     def _choose(self, X: NDArray[Any], labels: Tensor, groups: Tensor, counts: list[int], seed: int) -> Chosen:
         """The coreset.
@@ -140,13 +163,41 @@ class Coreset(RowSelector):
 
 
 class FeatureCoreset(Coreset):
-    """A coreset that features of the rows decide, and nothing else; a subclass says how in ``_pick``.
+    """A coreset that depends on features of the rows alone; a subclass implements the choice in ``_pick``.
 
-    So it can be chosen in parts: see :class:`~condensation.coresets.sharded.Sharded`.
+    It can therefore be chosen in parts: see :class:`~condensation.coresets.sharded.Sharded`.
+
+    Args:
+        ipc: Rows per class; or give ``size``.
+        size: Rows in all, an integer, or their share, a float in (0, 1].
+        balanced: Choose class by class, or among all rows at once.
+        features: What to look at, a :class:`~condensation.coresets.features.Features` or an array of shape
+            ``(n_samples, n_features)``; by default what the method was published with.
+        random_state: Seed, generator or ``None``; the same seed gives the same rows.
     """
 
-    features: Features | ArrayLike | Tensor | None
     _default_features: ClassVar[Features] = Pixels()
+
+    def __init__(
+        self,
+        *,
+        ipc: int | None = None,
+        size: int | float | None = None,
+        balanced: bool = True,
+        features: Features | ArrayLike | Tensor | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.ipc = ipc
+        self.size = size
+        self.balanced = balanced
+        self.features = features
+        self.random_state = random_state
+
+    def informed_by(self: _AnyFeatureCoreset, cleaning: CleaningTraining) -> _AnyFeatureCoreset:
+        """With ``features=NetworkFeatures()``, use the network of the cleaning in place of one trained for this."""
+        if isinstance(self.features, NetworkFeatures) and self.features == NetworkFeatures():
+            self.set_params(features=cleaning.features())
+        return self
 
     @abstractmethod
     def _pick(self, x: Tensor, groups: Tensor, counts: Sequence[int], seed: int, weights: Tensor | None) -> Chosen:

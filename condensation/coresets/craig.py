@@ -110,13 +110,9 @@ class Craig(FeatureCoreset):
         memory: int = 2**30,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        self.ipc = ipc
-        self.size = size
-        self.balanced = balanced
-        self.features = features
+        super().__init__(ipc=ipc, size=size, balanced=balanced, features=features, random_state=random_state)
         self.strategy: greedy.Strategy = strategy
         self.memory = memory
-        self.random_state = random_state
 
     _default_features = LastLayerGradients()
 

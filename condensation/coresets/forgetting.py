@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from condensation.coresets.base import Chosen, Coreset, by_group, largest_first, warn_of_unseen
+from condensation.coresets.cleaning import CleaningTraining
 from condensation.coresets.features import FreshNetwork
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
@@ -73,6 +74,9 @@ def statistics_of(statistics: SampleStatistics, rows: ArrayLike) -> SampleStatis
     return SampleStatistics(**{field.name: getattr(statistics, field.name)[index] for field in fields(statistics)})
 
 
+_AnyForgetting = TypeVar("_AnyForgetting", bound="Forgetting")
+
+
 class Forgetting(Coreset):
     """Rows by their forgetting events, times that a right prediction was followed by a wrong one: most first.
 
@@ -128,6 +132,12 @@ class Forgetting(Coreset):
         self.never_learned = never_learned
         self.network = network
         self.random_state = random_state
+
+    def informed_by(self: _AnyForgetting, cleaning: CleaningTraining) -> _AnyForgetting:
+        """Without ``statistics`` and ``network``, use the statistics of the cleaning."""
+        if self.statistics is None and self.network is None:
+            self.set_params(statistics=statistics_of(cleaning.statistics(), cleaning.kept))
+        return self
 
     def _choose(self, X: NDArray[Any], labels: Tensor, groups: Tensor, counts: list[int], seed: int) -> Chosen:
         checks.one_of("never_learned", self.never_learned, ("first", "last"))  # before a training

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from condensation import greedy
 from condensation.coresets.base import Chosen, FeatureCoreset, by_group
-from condensation.coresets.features import Features
 
 
 class KCenter(FeatureCoreset):
@@ -39,21 +36,6 @@ class KCenter(FeatureCoreset):
         >>> KCenter(ipc=3).fit([[0.0], [4.0], [5.0], [11.0]], [0, 0, 0, 0]).sample_indices_
         array([2, 3, 0])
     """
-
-    def __init__(
-        self,
-        *,
-        ipc: int | None = None,
-        size: int | float | None = None,
-        balanced: bool = True,
-        features: Features | ArrayLike | Tensor | None = None,
-        random_state: int | np.random.RandomState | None = None,
-    ) -> None:
-        self.ipc = ipc
-        self.size = size
-        self.balanced = balanced
-        self.features = features
-        self.random_state = random_state
 
     def _pick(self, x: Tensor, groups: Tensor, counts: Sequence[int], seed: int, weights: Tensor | None) -> Chosen:
         return by_group(groups, counts, lambda rows, k: Chosen(greedy.k_center(x[rows.to(x.device)], k).indices))

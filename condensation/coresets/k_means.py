@@ -9,12 +9,10 @@ import numpy as np
 import sklearn.cluster
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from condensation.coresets.base import Chosen, FeatureCoreset, by_group
-from condensation.coresets.features import Features
 from condensation.greedy.distances import centred
 
 LARGE = 20_000
@@ -42,21 +40,6 @@ class KMeans(FeatureCoreset):
         >>> KMeans(ipc=2, random_state=0).fit([[0.0], [1.0], [2.0], [9.0], [9.5]], [0] * 5).sample_indices_
         array([1, 3])
     """
-
-    def __init__(
-        self,
-        *,
-        ipc: int | None = None,
-        size: int | float | None = None,
-        balanced: bool = True,
-        features: Features | ArrayLike | Tensor | None = None,
-        random_state: int | np.random.RandomState | None = None,
-    ) -> None:
-        self.ipc = ipc
-        self.size = size
-        self.balanced = balanced
-        self.features = features
-        self.random_state = random_state
 
     def _pick(self, x: Tensor, groups: Tensor, counts: Sequence[int], seed: int, weights: Tensor | None) -> Chosen:
         def clusters(rows: Int[Tensor, " n_rows"], k: int) -> Chosen:

@@ -16,7 +16,7 @@ from condensation.coresets.base import Chosen
 from condensation.coresets.features import logit_gradients
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
-from lossbuf.checks import LossBufferWarning
+from lossbuf.errors import LossBufferWarning
 from lossbuf.recording.saved_state import fingerprint
 
 _VERSION = 1

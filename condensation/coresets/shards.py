@@ -16,7 +16,7 @@ from lossbuf import checks
 from lossbuf.arrays.conversion import untensored
 from lossbuf.files import mapped_array, opened_arrays
 
-Shard: TypeAlias = "tuple[Any, Any] | Callable[[], tuple[Any, Any]] | str | os.PathLike[str]"
+Shard: TypeAlias = tuple[Any, Any] | Callable[[], tuple[Any, Any]] | str | os.PathLike[str]
 """Samples and labels, a function that returns them, or the path of an ``.npz``."""
 
 

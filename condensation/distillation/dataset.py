@@ -18,17 +18,12 @@ from torch.func import functional_call
 from condensation.artifact import CondensedSet
 from condensation.evaluate import Evaluation, network_seeds
 from condensation.evaluate.data import checked
-from condensation.learned.condenser import Batch, Condenser, Learned, RealImages
-from condensation.learned.run import (
-    Factory,
-    Job,
-    Learning,
-    check_differentiable_twice,
-    drawn_from,
-    fresh_network,
-    plain_network,
-)
+from condensation.learned.condenser import Condenser, Learned
+from condensation.learned.networks import check_differentiable_twice, fresh_network, plain_network
+from condensation.learned.real_images import Batch, RealImages
+from condensation.learned.run import Job, Learning, drawn_from
 from lossbuf import checks
+from lossbuf.networks import NetworkFactory
 from lossbuf.training import predict, seeded
 
 
@@ -42,7 +37,7 @@ class Xavier:
         network: Makes the networks.
     """
 
-    network: Factory = plain_network
+    network: NetworkFactory = plain_network
 
     def __call__(self, shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """A network of its own weights, for images of a shape."""
@@ -209,7 +204,7 @@ class DatasetDistillation(Condenser):
         *,
         steps: int | None = None,
         epochs: int = 3,
-        network: Factory = PUBLISHED,
+        network: NetworkFactory = PUBLISHED,
         iterations: int = 23600,
         init: str = "noise",
         init_lr: float = 0.02,
@@ -354,7 +349,7 @@ def evaluate_distilled(
     test_x: Tensor | NDArray[Any],
     test_labels: Tensor | NDArray[Any],
     *,
-    network: Factory = PUBLISHED,
+    network: NetworkFactory = PUBLISHED,
     networks: int = 5,
     seed: int = 0,
     device: str | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -10,11 +10,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from sklearn.base import clone
+from sklearn.utils.validation import has_fit_parameter
 from torch import Tensor, nn
 
 from condensation.coresets.base import Coreset
+from condensation.coresets.cleaning import CleaningTraining
 from condensation.coresets.features import FreshNetwork
-from condensation.learned.condenser import Condenser, Learned, RealImages
+from condensation.learned.condenser import Condenser, Learned
+from condensation.learned.real_images import RealImages
 from condensation.learned.run import Job
 from lossbuf import checks
 from lossbuf.data import standardised
@@ -98,6 +101,9 @@ def distillation_loss(
     return loss if labels is None else loss + (1 - alpha) * F.cross_entropy(logits, labels)
 
 
+_AnyDistillation = TypeVar("_AnyDistillation", bound="KnowledgeDistillation")
+
+
 class KnowledgeDistillation(Condenser):
     """Gives a coreset or condensed set the labels of a teacher that was trained on all images: probabilities.
 
@@ -175,6 +181,12 @@ class KnowledgeDistillation(Condenser):
         """What the base says to train with."""
         return getattr(self.base, "augment", None)
 
+    def informed_by(self: _AnyDistillation, cleaning: CleaningTraining) -> _AnyDistillation:
+        """Without ``teacher``, be taught by the network of the cleaning."""
+        if self.teacher is None:
+            self.set_params(teacher=cleaning.network)
+        return self
+
     def _condense(self, real: RealImages, job: Job) -> Learned:
         checks.positive_float("temperature", self.temperature)
         if isinstance(self.base, KnowledgeDistillation) or not isinstance(self.base, Coreset | Condenser):
@@ -185,15 +197,10 @@ class KnowledgeDistillation(Condenser):
         base: Any = clone(self.base)
         if base.get_params(deep=False).get("random_state", 0) is None:
             base.set_params(random_state=int(seeds[1]))
-        if isinstance(base, Condenser):
-            weights = real.weights.cpu().numpy()
-            base.fit(real.given, labels, sample_weight=weights, checkpoint=job.checkpoint, callback=job.callback)
-            images = base.images_
-            hard = np.repeat(base.classes_, base.ipc)
-        else:
-            base.fit(real.given, labels)
-            images, hard = real.given[base.sample_indices_], labels[base.sample_indices_]
-        self.base_, self.teacher_, self._hard = base, teacher, hard
+        options = {"sample_weight": real.weights.cpu().numpy(), "checkpoint": job.checkpoint, "callback": job.callback}
+        taken = {name: value for name, value in options.items() if has_fit_parameter(base, name)}
+        images, _ = base.fit_resample(real.given, labels, **taken)
+        self.base_, self.teacher_, self._hard = base, teacher, base.sample_classes
         self.losses_ = getattr(base, "losses_", np.zeros(0))
         rows, counts = (getattr(base, name, None) for name in ("sample_indices_", "sample_weight_"))
         return Learned(

@@ -13,17 +13,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from condensation.coresets.features import last_input
-from condensation.learned.condenser import Batch, Condenser, Learned, RealImages
-from condensation.learned.run import (
-    Factory,
-    Job,
-    Learning,
-    check_differentiable_twice,
-    drawn_from,
-    fresh_network,
-    plain_network,
-)
+from condensation.learned.condenser import Condenser, Learned
+from condensation.learned.networks import check_differentiable_twice, fresh_network, plain_network
+from condensation.learned.real_images import Batch, RealImages
+from condensation.learned.run import Job, Learning, drawn_from
 from lossbuf import checks
+from lossbuf.networks import NetworkFactory
 
 _FORMS = ("ridge", "second-order")
 _SHARE = 0.01
@@ -122,7 +117,7 @@ class LabelDistillation(Condenser):
         ipc: Images a class; they are drawn from the real ones, and some twice where a class has fewer.
         form: ``"ridge"`` or ``"second-order"``.
         network: Makes the networks, of nothing but parameters, and for ridge with a linear layer; by default
-            :func:`~condensation.learned.run.plain_network`.
+            :func:`~condensation.learned.networks.plain_network`.
         iterations: Steps of the labels; by default 400 epochs of 50,000 images, as published. For digits of 8x8 pixels
             2000 with ``lr=0.003`` take a minute.
         lr: Of the labels, Adam.
@@ -165,7 +160,7 @@ class LabelDistillation(Condenser):
         ipc: int = 1,
         *,
         form: str = "ridge",
-        network: Factory = plain_network,
+        network: NetworkFactory = plain_network,
         iterations: int = 19600,
         lr: float = 0.001,
         lr_network: float = 0.001,

@@ -3,10 +3,9 @@
 from condensation.evaluate.protocol import (
     EvalSettings,
     Evaluation,
-    NetworkFactory,
     NetworkSeeds,
     evaluate,
     network_seeds,
 )
 
-__all__ = ["EvalSettings", "Evaluation", "NetworkFactory", "NetworkSeeds", "evaluate", "network_seeds"]
+__all__ = ["EvalSettings", "Evaluation", "NetworkSeeds", "evaluate", "network_seeds"]

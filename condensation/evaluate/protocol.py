@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from weakref import WeakSet
@@ -21,11 +21,8 @@ from condensation.evaluate.data import EvaluationData, checked, numbered, numeri
 from condensation.evaluate.ensemble import Ensemble, stackable
 from condensation.evaluate.shared_graph import SharedGraph
 from lossbuf import checks
-from lossbuf.networks import architectures
+from lossbuf.networks import NetworkFactory, architectures
 from lossbuf.training import predict, seeded
-
-NetworkFactory = Callable[[tuple[int, ...], int], nn.Module]
-"""Called with the shape of a sample and the number of classes; gives a new network with weights of its own."""
 
 _CPU_ROWS = 32
 """Rows a CPU handles at once: the activations of more do not stay in its cache, and cost up to twice as much a row."""

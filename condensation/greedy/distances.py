@@ -12,6 +12,7 @@ from jaxtyping import Float, Int32, Int64, Num
 from torch import Tensor
 
 from lossbuf import checks
+from lossbuf.errors import LossBufferWarning
 
 Metric = Literal["euclidean", "cosine"]
 
@@ -211,7 +212,7 @@ def _warn_where_coarse(lengths: Tensor) -> None:
             f"Row {int(lengths.argmax())} is so much farther out than the others that their distances are rounded "
             "coarsely, and the choice among them is nearly arbitrary. Is its value a mistake? Leave it out, or scale "
             "the features.",
-            checks.LossBufferWarning,
+            LossBufferWarning,
             stacklevel=4,
         )
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
-from weakref import WeakSet
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from condensation.artifact.provenance import described
-from condensation.evaluate.ensemble import stackable
+from condensation.learned.networks import fresh_network
 from lossbuf import checks
+from lossbuf.arrays.content_hash import content_hash
 from lossbuf.files import load_tensors, restoring, save_tensors
-from lossbuf.networks import architectures
+from lossbuf.networks import NetworkFactory
 from lossbuf.recording.saved_state import check_same_form
 from lossbuf.training import seeded
 
@@ -28,12 +28,6 @@ _SECONDS = 10.0
 """Between two writes of a checkpoint, at least."""
 
 _NO_MATTER = {"iterations", "progress", "random_state", "device"}
-
-_MADE: WeakSet[nn.Module] = WeakSet()
-"""Networks that a factory made."""
-
-Factory = Callable[[tuple[int, ...], int], nn.Module]
-"""Called with the shape of an image and the number of classes; gives a new network with weights of its own."""
 
 
 class Progress(NamedTuple):
@@ -224,58 +218,17 @@ def _seed(*of: int) -> int:
     return int(np.random.SeedSequence(of[0], spawn_key=of[1:]).generate_state(1, np.uint64)[0])
 
 
-def fresh_network(
-    factory: Factory, shape: tuple[int, ...], num_classes: int, device: torch.device, generator: torch.Generator
-) -> nn.Module:
-    """A network with weights drawn from the generator, on the device.
-
-    Raises:
-        ValueError: If the factory gives a network that it gave before, or something else.
-    """
-    with seeded(int(torch.randint(2**62, (1,), generator=generator)), device):
-        network = factory(shape, num_classes)
-    if not isinstance(network, nn.Module):
-        raise ValueError(checks.problem("network", "must make a torch.nn.Module", type(network).__name__))
-    if network in _MADE:
-        raise ValueError(checks.problem("network", "must make a new network at every call", "one it made before"))
-    _MADE.add(network)
-    return network.to(device)
-
-
-def plain_network(shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """LeNet, as published with both distillations; a perceptron of two hidden layers for images it is too large for."""
-    if min(shape[-2:]) < 16:
-        return architectures.mlp(shape, num_classes)
-    return architectures.lenet(shape, num_classes)
-
-
-def check_differentiable_twice(network: nn.Module) -> None:
-    """Raise ``ValueError`` unless the network holds nothing but parameters and draws nothing.
-
-    Else what it gives for given parameters were no function, and the derivative of a step on it no number.
-    """
-    if next(network.parameters(), None) is None:
-        raise ValueError(checks.problem("network", "must have parameters to train", "none"))
-    if not stackable(network):
-        mend = "Instance norm needs neither."
-        rule = "must not have buffers, as batch norm has, nor dropout"
-        raise ValueError(checks.problem("network", rule, type(network).__name__, mend))
-
-
 def _identity(seed: int, values: dict[str, Tensor], data: list[Tensor], settings: Mapping[str, Any]) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    for part in data:
-        digest.update(repr(tuple(part.shape)).encode() + part.cpu().contiguous().numpy().tobytes())
     x, labels, *_ = data
     factory, of_network = settings.get("network"), []
     if callable(factory):
-        made = cast(Factory, factory)
+        made = cast(NetworkFactory, factory)
         network = fresh_network(made, tuple(x.shape[1:]), int(labels.max()) + 1, x.device, drawn_from(0, 0))
         of_network = [repr(network), [(name, tuple(value.shape)) for name, value in network.named_parameters()]]
     return {
         **{name: described(value) for name, value in settings.items() if name not in _NO_MATTER},
-        "of_network": hashlib.sha256(repr(of_network).encode()).hexdigest(),
+        "of_network": content_hash(repr(of_network)),
         "values": {name: tuple(value.shape) for name, value in values.items()},
         "seed": seed,
-        "data": digest.hexdigest(),
+        "data": content_hash(*itertools.chain(*((repr(tuple(part.shape)), part) for part in data))),
     }

@@ -9,10 +9,12 @@ from torch import Tensor
 
 from condensation.augmentation.siamese import SiameseAugmentation, changed_alike
 from condensation.coresets.features import last_input
-from condensation.learned.condenser import Condenser, Learned, RealImages
-from condensation.learned.run import Factory, Job, Learning, drawn_from, fresh_network
+from condensation.learned.condenser import Condenser, Learned
+from condensation.learned.networks import fresh_network
+from condensation.learned.real_images import RealImages
+from condensation.learned.run import Job, Learning, drawn_from
 from lossbuf import checks
-from lossbuf.networks import architectures
+from lossbuf.networks import NetworkFactory, architectures
 
 PUBLISHED = SiameseAugmentation()
 """All six families. Leave out ``"flip"`` for digits."""
@@ -72,7 +74,7 @@ class DistributionMatching(Condenser):
         ipc: int = 1,
         *,
         augment: SiameseAugmentation | None = PUBLISHED,
-        network: Factory | None = None,
+        network: NetworkFactory | None = None,
         iterations: int = 20000,
         init: str = "real",
         lr: float = 1.0,

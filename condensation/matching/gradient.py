@@ -10,14 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from condensation.augmentation.siamese import SiameseAugmentation, changed_alike
-from condensation.learned.condenser import Condenser, Learned, RealImages
+from condensation.learned.condenser import Condenser, Learned
+from condensation.learned.networks import FreshNetworks
+from condensation.learned.real_images import RealImages
 from condensation.learned.run import Job, Learning, drawn_from
 from condensation.matching.class_gradients import class_gradients, freeze_statistics
 from condensation.matching.distance import gradient_distance
-from condensation.matching.networks import Networks
 from condensation.subspace import reconstruction_error
 from lossbuf import checks
-from lossbuf.networks import architectures
+from lossbuf.networks import NetworkFactory, architectures
 
 _STATISTICS_ROWS = 16
 _CPU_ROWS = 32
@@ -90,7 +91,7 @@ class GradientMatching(Condenser):
         ipc: int = 1,
         *,
         augment: SiameseAugmentation | None = None,
-        network: Factory | None = None,
+        network: NetworkFactory | None = None,
         iterations: int = 1000,
         outer_steps: int | None = None,
         inner_epochs: int | None = None,
@@ -187,7 +188,8 @@ class _Matching:
         on_gpu = job.device.type == "cuda"
         self.classes_at_once = self.plan.classes_at_once or (real.num_classes if on_gpu else 1)
         self.rows_at_once = self.plan.rows_at_once or (self.plan.batch_size if on_gpu else _CPU_ROWS)
-        self.networks = Networks(self.factory, real, job.device, compiled=self.plan.compiled)
+        shape = tuple(real.x.shape[1:])
+        self.networks = FreshNetworks(self.factory, shape, real.num_classes, job.device, compiled=self.plan.compiled)
         self.images = real.start(given.ipc, self.plan.from_real, drawn_from(job.seed, 0)).requires_grad_()
         self.learning = Learning(
             job,

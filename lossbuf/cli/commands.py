@@ -15,9 +15,12 @@ import typer
 
 import lossbuf
 from lossbuf.cli.terminal import open_streams, options_in, say, tell, tell_table, told_errors
-from lossbuf.inputs import InputError, LabelledData, ReadSettings, read_labelled
+from lossbuf.errors import InputError
+from lossbuf.inputs import LabelledData, ReadSettings, read_labelled
 
 if TYPE_CHECKING:
+    from lossbuf.arrays.image_layout import Layout
+    from lossbuf.inputs.classes import Alike
     from lossbuf.scan import Scan
 
 app = typer.Typer(

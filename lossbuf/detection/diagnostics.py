@@ -182,14 +182,3 @@ def of_nothing_dropped(epoch: int, warm_up: Warmup, posterior: LabelPosterior | 
         f"Nothing was dropped: the rows to keep were expected to be only {float(posterior.purity):.0%} pure at the end "
         "of the warm-up. If the network was still learning then, use a longer `warmup`."
     ]
-
-
-def of_rejected(epoch: int, counts: list[int]) -> list[str]:
-    """Rows of an epoch with faults; counts in the order of the texts, of the first ones at least."""
-    texts = (
-        "gave logits or losses that are NaN, infinite or beyond 1e30 and were left out",
-        "had a label out of range and were left out",
-        "had a row number out of range and were left out",
-        "came with another label than `labels` holds for their row: do `indices` number the rows of `labels`?",
-    )
-    return [f"Epoch {epoch}: {count} samples {text}." for count, text in zip(counts, texts, strict=False) if count]

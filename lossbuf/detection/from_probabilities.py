@@ -20,12 +20,12 @@ from torch import Tensor
 
 from lossbuf import checks
 from lossbuf.arrays.conversion import as_array
-from lossbuf.checks import LossBufferWarning
 from lossbuf.detection import diagnostics as doubts
 from lossbuf.detection import transition
+from lossbuf.detection.issue_table import issue_table, label_quality_of
 from lossbuf.detection.thresholds import KnownRate, MaxFDR, with_floor
 from lossbuf.detection.verdict import CLASS_FLOOR, Verdict, cut_rule
-from lossbuf.export import issue_table, label_quality_of
+from lossbuf.errors import LossBufferWarning
 from lossbuf.recording.mean_outputs import FLOOR
 from lossbuf.recording.scores import suspicion_order
 
@@ -89,7 +89,8 @@ def find_label_issues(
         noise_rate: Share of wrong labels, where it is known; by default it is estimated.
         max_fdr: Largest share of right labels among the issues to put up with, as an alternative.
         return_indices_ranked_by: Give the rows of the issues, worst first, by one of :data:`RANKED_BY`.
-        return_table: Give a table of all rows instead, with the columns of :func:`~lossbuf.export.issue_table`.
+        return_table: Give a table of all rows instead, with the columns of
+            :func:`~lossbuf.detection.issue_table.issue_table`.
 
     Returns:
         A mask, True for issues, shape ``(n_samples,)``; or row numbers; or a table.

@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lossbuf import checks
-from lossbuf.checks import LossBufferWarning
 from lossbuf.detection import neighbours, transition
 from lossbuf.detection.warmup import Warmup
+from lossbuf.errors import LossBufferWarning
 from lossbuf.recording.host_record import HostRecord
 from lossbuf.recording.mean_outputs import MeanOutputs
 
@@ -347,7 +347,7 @@ class LabelPosterior(HostRecord):
         elif refine and self.audited:
             probs = transition.sharpened(probs, transition.sharpness(probs[seen], labels[seen], matrix))
         if self.nearest is not None and bool(seen.any()):
-            probs = self._with_neighbours(probs, labels, matrix)
+            probs = self._with_neighbours(self.nearest.to(labels.device), probs, labels, matrix)
         if refine:
             now = transition.from_joint(probs[seen], labels[seen], matrix)
             estimates[1] = transition.noise_rate(now, labels[seen])
@@ -373,9 +373,9 @@ class LabelPosterior(HostRecord):
             hidden=hidden,
         )
 
-    def _with_neighbours(self, probs: Tensor, labels: Tensor, matrix: Tensor) -> Tensor:
+    def _with_neighbours(self, nearest: Tensor, probs: Tensor, labels: Tensor, matrix: Tensor) -> Tensor:
         """Probabilities of the true class, combined with the votes of the nearest neighbours."""
-        counts = neighbours.votes(self.nearest.to(labels.device), labels, len(matrix))
+        counts = neighbours.votes(nearest, labels, len(matrix))
         by_neighbours = neighbours.true_probabilities(counts, labels, matrix)
         if self.held is not None and (self.audited or not self.settled):  # else they are in training
             out_of_sample = self.held.to(labels.device) & self.outputs.seen

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lossbuf.errors import InputError
 from lossbuf.files.whole import make_folder
-from lossbuf.inputs import InputError
 
 LOCK = ".lossbuf.lock"
 """Name of the file that is locked; it is empty, and stays in the folder."""

@@ -6,7 +6,8 @@ What cannot be read is listed in ``data.skipped`` with a reason; a source that m
 :class:`InputError`.
 """
 
-from lossbuf.inputs.labelled import InputError, LabelledData, ReadSettings
+from lossbuf.errors import InputError
+from lossbuf.inputs.labelled import LabelledData, ReadSettings
 from lossbuf.inputs.source import read_labelled
 
 __all__ = ["InputError", "LabelledData", "ReadSettings", "read_labelled"]

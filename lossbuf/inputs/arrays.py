@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lossbuf.arrays.image_layout import channel_layout, with_channels_first
+from lossbuf.errors import InputError
 from lossbuf.files import opened_arrays
-from lossbuf.inputs.labelled import InputError, LabelledData, ReadSettings, labelled
+from lossbuf.inputs.labelled import LabelledData, ReadSettings, labelled
 from lossbuf.inputs.names import LABEL_NAMES, MORE_LABEL_NAMES, X_NAMES, asked_for, find, key, listed, quoted
 
 _OTHER_ROWS = ("test", "val", "valid", "validation")

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from lossbuf.errors import InputError
 from lossbuf.inputs import hints
-from lossbuf.inputs.labelled import InputError, LabelledData, ReadSettings, labelled
+from lossbuf.inputs.labelled import LabelledData, ReadSettings, labelled
 from lossbuf.inputs.names import quoted
 from lossbuf.inputs.pictures import SUFFIXES, are_pictures, read_pictures
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lossbuf import checks
+from lossbuf.arrays.content_hash import content_hash
 from lossbuf.arrays.image_layout import Layout, as_bytes, value_range
+from lossbuf.errors import InputError
 from lossbuf.inputs.classes import Alike, merge_names
-
-
-class InputError(ValueError):
-    """A source that cannot be used as it is; the message, one line, says why and what to do."""
-
-    def __init__(self, message: object = "") -> None:
-        super().__init__(checks.line(message))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,10 +103,7 @@ class LabelledData:
 
     def fingerprint(self) -> str:
         """The same for the same rows in the same order, as hexadecimal digits."""
-        digest = hashlib.sha256(repr((self.x.shape, str(self.x.dtype), self.class_names, self.ids)).encode())
-        digest.update(self.labels.tobytes())
-        digest.update(np.ascontiguousarray(self.x).data)
-        return digest.hexdigest()
+        return content_hash(repr((self.x.shape, str(self.x.dtype), self.class_names, self.ids)), self.labels, self.x)
 
 
 def labelled(

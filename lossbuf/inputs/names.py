@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 
-from lossbuf.inputs.labelled import InputError
+from lossbuf.errors import InputError
 
 LABEL_NAMES = ("y", "label", "labels", "target", "targets", "y_train", "class", "classes")
 """Names of the column, or array, of labels; the first that is there is taken."""

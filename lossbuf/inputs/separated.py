@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from lossbuf.inputs.labelled import InputError
+from lossbuf.errors import InputError
 from lossbuf.inputs.raw import RawTable
 
 _SEPARATOR = re.compile(r"(?i)sep=(.)\r?\n")  # as Excel writes and reads it

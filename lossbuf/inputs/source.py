@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from lossbuf.errors import InputError
 from lossbuf.inputs.arrays import read_archive
 from lossbuf.inputs.folder import read_folder
-from lossbuf.inputs.labelled import InputError, LabelledData, ReadSettings
+from lossbuf.inputs.labelled import LabelledData, ReadSettings
 from lossbuf.inputs.table import TABLES, read_table
 
 _SHEET = "Save the sheet as CSV in UTF-8."

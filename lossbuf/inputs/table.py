@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lossbuf.errors import InputError
 from lossbuf.inputs import hints
 from lossbuf.inputs.columns import Features, is_missing, read_column
-from lossbuf.inputs.labelled import InputError, LabelledData, ReadSettings, labelled
+from lossbuf.inputs.labelled import LabelledData, ReadSettings, labelled
 from lossbuf.inputs.names import (
     ID_NAMES,
     IMAGE_ID_NAMES,

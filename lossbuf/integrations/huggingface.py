@@ -18,7 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
-from lossbuf.checks import LossBufferWarning
+from lossbuf.errors import LossBufferWarning
 from lossbuf.integrations.steps import Rows, attach, close, keeps_loss, load_from, save_into
 
 ROWS = "lossbuf_rows"

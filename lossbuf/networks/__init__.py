@@ -1,20 +1,19 @@
-"""Networks for small images and for tables of features."""
+"""Networks for small images and for tables of features, and factories that make them for a shape of samples."""
 
-from lossbuf.networks.small import (
+from lossbuf.networks.convnet import ConvNet, Norm, PaddedConv2d
+from lossbuf.networks.defaults import (
     ENOUGH_FEATURES,
     FEW_ROWS,
-    MLP,
     STEPS,
-    ConvNet,
-    Norm,
-    PaddedConv2d,
+    NetworkFactory,
+    SampleShape,
     batch_size_of,
     default_lr,
     default_network,
     is_small,
-    resnet9,
-    resnet18,
 )
+from lossbuf.networks.mlp import MLP
+from lossbuf.networks.resnets import resnet9, resnet18
 
 __all__ = [
     "ENOUGH_FEATURES",
@@ -22,8 +21,10 @@ __all__ = [
     "MLP",
     "STEPS",
     "ConvNet",
+    "NetworkFactory",
     "Norm",
     "PaddedConv2d",
+    "SampleShape",
     "batch_size_of",
     "default_lr",
     "default_network",

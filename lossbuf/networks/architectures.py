@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import nn
 
-from lossbuf import checks, networks
-
-SampleShape = tuple[int, ...] | torch.Size
+from lossbuf import checks
+from lossbuf.networks import resnets
+from lossbuf.networks.convnet import ConvNet, PaddedConv2d
+from lossbuf.networks.defaults import SampleShape
+from lossbuf.networks.mlp import MLP
 
 _VGG11 = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 """Channels of the convolutions between two poolings."""
@@ -36,16 +37,17 @@ def convnet3(sample_shape: SampleShape, num_classes: int) -> nn.Module:
         ValueError: If the samples are no such images.
 
     Example:
+        >>> import torch
         >>> convnet3((1, 28, 28), 10)(torch.zeros(2, 1, 28, 28)).shape
         torch.Size([2, 10])
     """
     channels, size, padded = _image("convnet3", sample_shape, 1)
-    return networks.ConvNet(channels, num_classes, size, first_padding=1 + padded)
+    return ConvNet(channels, num_classes, size, first_padding=1 + padded)
 
 
 def mlp(sample_shape: SampleShape, num_classes: int) -> nn.Module:
     """Two hidden layers of 128 units, for samples of any shape."""
-    return networks.MLP(math.prod(sample_shape), num_classes, (128, 128))
+    return MLP(math.prod(sample_shape), num_classes, (128, 128))
 
 
 def lenet(sample_shape: SampleShape, num_classes: int) -> nn.Module:
@@ -138,7 +140,7 @@ def resnet18(sample_shape: SampleShape, num_classes: int) -> nn.Module:
         Weights start as torchvision's do. Images of 28x28 pixels are not padded, neither here nor there.
     """
     channels, _, _ = _image("resnet18", sample_shape, 9)
-    return networks.resnet18(channels, num_classes, norm="instance")
+    return resnets.resnet18(channels, num_classes, norm="instance")
 
 
 def _image(name: str, sample_shape: SampleShape, smallest: int) -> tuple[int, tuple[int, int], int]:
@@ -155,4 +157,4 @@ def _image(name: str, sample_shape: SampleShape, smallest: int) -> tuple[int, tu
 
 
 def _convolution(before: int, after: int, size: int, padding: int = 0) -> tuple[nn.Conv2d, nn.ReLU]:
-    return networks.PaddedConv2d(before, after, size, padding=padding), nn.ReLU()
+    return PaddedConv2d(before, after, size, padding=padding), nn.ReLU()

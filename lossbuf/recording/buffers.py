@@ -34,7 +34,7 @@ class RingPlace(NamedTuple):
         counts: Losses of the batch a row, shape ``(num_rows,)``.
     """
 
-    source: Int[Tensor, ...]
+    source: Int[Tensor, " ..."]
     slots: Int[Tensor, " batch"] | None
     fill: Bool[Tensor, "num_rows window"] | None
     counts: Int[Tensor, " num_rows"]

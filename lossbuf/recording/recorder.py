@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lossbuf import checks
-from lossbuf.checks import LossBufferWarning
-from lossbuf.detection import diagnostics as doubts
+from lossbuf.errors import LossBufferWarning
 from lossbuf.recording.buffers import LossBuffers
 from lossbuf.recording.sample_statistics import MAX_CLASSES
 from lossbuf.recording.saved_state import check_part
@@ -72,5 +71,16 @@ class Watching(nn.Module):
         now = list(self.rejected().values())
         new = [count - told for count, told in zip(now, self._told, strict=True)]
         self._told = now
-        for text in doubts.of_rejected(epoch, new):
+        for text in _left_out(epoch, new):
             warnings.warn(text, LossBufferWarning, stacklevel=3)
+
+
+def _left_out(epoch: int, counts: list[int]) -> list[str]:
+    """A text for every reason for which rows of an epoch were left out; the counts are in the order of the texts."""
+    texts = (
+        "gave logits or losses that are NaN, infinite or beyond 1e30 and were left out",
+        "had a label out of range and were left out",
+        "had a row number out of range and were left out",
+        "came with another label than `labels` holds for their row: do `indices` number the rows of `labels`?",
+    )
+    return [f"Epoch {epoch}: {count} samples {text}." for count, text in zip(counts, texts, strict=False) if count]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from lossbuf import checks
+from lossbuf.arrays.content_hash import content_hash
 
 
 def check_same_kind(mine: Mapping[str, Any], state: Mapping[str, Any]) -> None:
@@ -56,7 +56,4 @@ def check_same_form(name: str, mine: Tensor, other: object) -> None:
 
 def fingerprint(labels: Tensor, ids: Sequence[Hashable] | None) -> str:
     """Tells data sets apart by their given labels and ids; waits for the device."""
-    digest = hashlib.sha256(labels.cpu().numpy().tobytes())
-    if ids is not None:
-        digest.update(repr(ids).encode())
-    return digest.hexdigest()
+    return content_hash(labels) if ids is None else content_hash(labels, repr(ids))

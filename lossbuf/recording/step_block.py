@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lossbuf import checks
-from lossbuf.checks import LossBufferWarning
+from lossbuf.errors import LossBufferWarning
 from lossbuf.recording.losses import NARROW, sample_losses_
 from lossbuf.recording.process_group import Block, Gathering, common_room, world_size
 

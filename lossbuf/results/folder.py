@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from lossbuf.errors import InputError
 from lossbuf.files.locks import alone_in
-from lossbuf.inputs import InputError
 from lossbuf.results.draft import Draft, Kind, drafts_in, is_in_draft, new_draft
 from lossbuf.results.marker import (
     MARKER,

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lossbuf.errors import InputError
 from lossbuf.files import size_of, write_whole
-from lossbuf.inputs import InputError
 
 MARKER = ".lossbuf.json"
 """Name of the file, in the folder of the results, that lists what lossbuf wrote there."""

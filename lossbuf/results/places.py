@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from lossbuf.inputs import InputError
+from lossbuf.errors import InputError
 
 
 def check_unread(outputs: Iterable[Path], files: Iterable[Path]) -> None:

@@ -8,9 +8,9 @@ import os
 import pandas as pd
 
 from lossbuf import checks
+from lossbuf.errors import InputError
 from lossbuf.files import size_of
 from lossbuf.files.safe_csv import read_csv
-from lossbuf.inputs import InputError
 from lossbuf.scan.folder import ScanFolder
 
 DECISIONS = ("relabel", "keep", "drop")

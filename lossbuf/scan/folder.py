@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lossbuf.errors import InputError
 from lossbuf.files import restoring, size_of, write_whole
 from lossbuf.files.safe_csv import read_csv, write_csv
-from lossbuf.inputs import InputError, LabelledData, ReadSettings, read_labelled
+from lossbuf.inputs import LabelledData, ReadSettings, read_labelled
 from lossbuf.inputs.names import listed
 from lossbuf.results import Draft, Kind, ResultFolder
 from lossbuf.results.draft import new_draft

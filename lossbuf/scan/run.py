@@ -19,13 +19,13 @@ from torch import nn
 
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
-from lossbuf.checks import LossBufferWarning
 from lossbuf.data import standardised
 from lossbuf.detection import diagnostics as doubts
+from lossbuf.detection.issue_table import issue_table
 from lossbuf.detection.neighbours import features_of
 from lossbuf.detection.verdict import Verdict, table
-from lossbuf.export import issue_table
-from lossbuf.inputs import InputError, LabelledData
+from lossbuf.errors import InputError, LossBufferWarning
+from lossbuf.inputs import LabelledData
 from lossbuf.networks import MLP, ConvNet, batch_size_of, default_lr, default_network, resnet9, resnet18
 from lossbuf.recording.scores import suspicion_order
 from lossbuf.training import TrainSettings, build, train

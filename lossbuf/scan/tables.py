@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 import lossbuf
-from lossbuf.export import issue_table
+from lossbuf.detection.issue_table import issue_table
 from lossbuf.scan.run import Scan
 
 MOST_CLASSES = 100

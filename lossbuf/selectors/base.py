@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -21,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from lossbuf import checks
+from lossbuf.arrays.content_hash import content_hash
 from lossbuf.arrays.conversion import untensored
 from lossbuf.selectors.labels import check_classes, label_array
 from lossbuf.selectors.samples import of_anything, validated
@@ -227,6 +227,4 @@ def _rows(values: Any, rows: NDArray[np.int64]) -> Any:
 def _fingerprint(array: Any) -> str:
     if issparse(array) or array.dtype.hasobject:  # whose bytes would be addresses
         return str(joblib.hash(array.tocsr() if issparse(array) else array))
-    digest = hashlib.sha256(repr(array.shape).encode())
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)  # not tobytes(): no copy of all the data
-    return digest.hexdigest()
+    return content_hash(repr(array.shape), array)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lossbuf import checks
-from lossbuf.checks import LossBufferWarning
+from lossbuf.errors import LossBufferWarning
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from lossbuf import checks
-from lossbuf.checks import LossBufferWarning
 from lossbuf.detection.thresholds import KnownRate, Mixture
+from lossbuf.errors import LossBufferWarning
 from lossbuf.files import remove_abandoned, write_whole
 from lossbuf.recording.sample_statistics import SUSPICIONS, SampleStatistics
 from lossbuf.recording.scores import suspicion_order
@@ -27,7 +28,6 @@ from lossbuf.streams.folding import folded, whole_ids
 from lossbuf.streams.sketch import ScoreSketch
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
 
 _KIND = "lossbuf.streams.summary"
@@ -69,7 +69,6 @@ class StreamSummary:
         Args:
             limit: How many at most; ``None`` for all.
         """
-        import pandas as pd
         import pyarrow.parquet as pq
 
         count = self.n_suspects if limit is None else checks.positive_int("limit", limit)

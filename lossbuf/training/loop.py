@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import re
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lossbuf import checks
+from lossbuf.arrays.content_hash import content_hash
 from lossbuf.callback import LossBufferCallback
 from lossbuf.detection.thresholds import MaxFDR
 from lossbuf.files import load_tensors, restoring, save_tensors
@@ -219,7 +219,7 @@ class _Run:
         kept = checks.row_numbers("rows", torch.arange(len(x)) if rows is None else rows, len(x))
         checks.class_labels("labels" if rows is None else "labels[rows]", labels[kept.to(labels.device)])
         self.x, self.labels, self.rows = x.to(self.device), labels.to(self.device, torch.int64), kept.to(self.device)
-        self._data = "" if checkpoint is None else _digest(x)
+        self._data = "" if checkpoint is None else content_hash(x)
         self.steps_an_epoch = math.ceil(len(self.rows) / settings.batch_size)
         self.step = 0
         self.began = 0  # the step with which the training last began anew
@@ -352,10 +352,10 @@ class _Run:
         weights = [(name, tuple(value.shape)) for name, value in self.network.named_parameters()]
         return {
             **asdict(self.settings),
-            "network": hashlib.sha256(repr(weights).encode()).hexdigest(),
+            "network": content_hash(repr(weights)),
             "x": (*self.x.shape, self._data),
-            "labels": _digest(self.labels),
-            "rows": _digest(self.rows),
+            "labels": content_hash(self.labels),
+            "rows": content_hash(self.rows),
             "augment": _named(self.augment),
             "mix": _named(self.mix),
             "callback": _described(self.kept),
@@ -375,10 +375,6 @@ def _named(value: object) -> str:
     """The same text for the same thing in another process: no addresses."""
     name = getattr(value, "__qualname__", None)
     return name if name is not None else re.sub(r" at 0x[0-9a-f]+", "", repr(value))
-
-
-def _digest(values: Tensor) -> str:
-    return hashlib.sha256(values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data).hexdigest()
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from benchmarks.common import data as datasets
+from benchmarks.common.results import cells
 from benchmarks.coresets import experiment as coresets
 from benchmarks.coresets import report as coreset_report
 from benchmarks.coresets import speed as coreset_speed
@@ -87,7 +88,7 @@ def test_speed_and_growth_at_a_small_size(tmp_path, monkeypatch):
     monkeypatch.setattr(coreset_speed, "GROWTH", (("k-center", 80, 4, 5),))
     monkeypatch.setattr(coreset_speed, "PEERS", {"random": lambda x, k: list(range(k)), "missing": _missing})
     coreset_speed.speed(tmp_path)
-    found = {cell["method"]: cell for cell in coreset_report.cells(tmp_path / "speed")}
+    found = {cell["method"]: cell for cell in cells(tmp_path / "speed")}
     assert set(found) == {"ours, lazy", "ours, batched", "ours, stochastic", "random"}
     assert found["ours, batched"]["objective_ratio"] == pytest.approx(1)
     assert found["random"]["objective_ratio"] < 1

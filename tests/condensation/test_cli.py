@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from condensation.artifact import CondensedSet
 from condensation.cli import CONDENSERS, CORESETS, app
-from condensation.learned.condenser import RealImages
+from condensation.learned.real_images import RealImages
 from lossbuf.files.safe_csv import read_csv
 
 

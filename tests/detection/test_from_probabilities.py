@@ -10,9 +10,9 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 import lossbuf
 from lossbuf import find_label_issues, label_quality, noise
-from lossbuf.checks import LossBufferWarning
 from lossbuf.detection import from_probabilities as interchange
 from lossbuf.detection import transition
+from lossbuf.errors import LossBufferWarning
 
 DIGITS_NOISE = {
     "symmetric .2": noise.symmetric(10, 0.2),

@@ -198,7 +198,7 @@ def one_epoch(
     callback.end_epoch()
 
 
-@pytest.mark.filterwarnings("ignore::lossbuf.checks.LossBufferWarning")
+@pytest.mark.filterwarnings("ignore::lossbuf.errors.LossBufferWarning")
 def test_features_of_the_callback_help_a_network_that_has_seen_little() -> None:
     x, true = blobs(400, dimensions=20)
     labels, wrong = flipped(true, 4, 0.3)
@@ -244,7 +244,7 @@ def test_planted_labels_are_judged_with_neighbours_too() -> None:
     assert abs(selector.noise_rate_ - 0.2) < 0.06
 
 
-@pytest.mark.filterwarnings("ignore::lossbuf.checks.LossBufferWarning")
+@pytest.mark.filterwarnings("ignore::lossbuf.errors.LossBufferWarning")
 def test_a_selector_takes_neighbours_from_its_features_alone() -> None:
     x, labels = blobs(64)
     by_features = LossBufferSelector(epochs=4, random_state=0).fit(x.numpy(), labels.numpy())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lossbuf import LossBufferCallback
-from lossbuf.checks import LossBufferWarning
+from lossbuf.errors import LossBufferWarning
 from lossbuf.recording.dynamics import SampleDynamics
 from lossbuf.recording.host_record import HostRecord, allocated
 from lossbuf.recording.sample_statistics import SUSPICIONS

@@ -67,7 +67,7 @@ def assert_whole(estimator, x, labels, names):
 @pytest.mark.parametrize("make", CHOOSERS.values(), ids=CHOOSERS)
 @settings(max_examples=15)
 @given(rows())
-@pytest.mark.filterwarnings("ignore::lossbuf.checks.LossBufferWarning")
+@pytest.mark.filterwarnings("ignore::lossbuf.errors.LossBufferWarning")
 def test_labels_of_any_kind(make, drawn):
     x, codes, names = drawn
     estimator = make()

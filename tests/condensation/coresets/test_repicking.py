@@ -19,7 +19,7 @@ from condensation.coresets import craig, crust
 from condensation.coresets.base import Chosen
 from condensation.coresets.repicking import Repicking
 from lossbuf.callback import LossBufferCallback
-from lossbuf.checks import LossBufferWarning
+from lossbuf.errors import LossBufferWarning
 from lossbuf.networks import MLP
 from lossbuf.noise import corrupt, symmetric
 from lossbuf.training import TrainSettings, accuracy, build, train

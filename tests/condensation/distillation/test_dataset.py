@@ -12,8 +12,9 @@ from condensation.coresets import Random
 from condensation.distillation import DatasetDistillation, dataset, evaluate_distilled, train_as_distilled
 from condensation.distillation.dataset import PUBLISHED, Unrolled, Xavier, unrolled_gradients
 from condensation.evaluate import EvalSettings, evaluate, network_seeds
-from condensation.learned.condenser import Batch, RealImages
-from condensation.learned.run import drawn_from, fresh_network, plain_network
+from condensation.learned.networks import fresh_network, plain_network
+from condensation.learned.real_images import Batch, RealImages
+from condensation.learned.run import drawn_from
 from lossbuf.networks import ConvNet, architectures
 from lossbuf.training import seeded
 from tests.reference import distillation as reference

@@ -16,8 +16,8 @@ from condensation.distillation import DatasetDistillation, KnowledgeDistillation
 from condensation.evaluate import EvalSettings, evaluate
 from condensation.matching import DistributionMatching
 from condensation.subspace import PCAImages
-from lossbuf.checks import LossBufferWarning
 from lossbuf.data import standardised
+from lossbuf.errors import LossBufferWarning
 from lossbuf.networks import ConvNet
 from lossbuf.networks.architectures import mlp
 from lossbuf.training import TrainSettings

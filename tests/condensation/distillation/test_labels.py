@@ -12,8 +12,9 @@ from condensation.artifact.provenance import Provenance
 from condensation.distillation import LabelDistillation
 from condensation.distillation.labels import _Ridge, as_probabilities, ridge_head, second_order_gradients, worn_out
 from condensation.evaluate import EvalSettings, evaluate
-from condensation.learned.condenser import Batch, RealImages
-from condensation.learned.run import drawn_from, fresh_network
+from condensation.learned.networks import fresh_network
+from condensation.learned.real_images import Batch, RealImages
+from condensation.learned.run import drawn_from
 from lossbuf.networks import ConvNet, architectures
 from lossbuf.training import seeded
 from tests.reference import distillation as reference

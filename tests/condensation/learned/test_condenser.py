@@ -21,7 +21,7 @@ from sklearn.exceptions import NotFittedError
 from condensation.artifact import CondensedSet, pictures
 from condensation.augmentation.siamese import SiameseAugmentation
 from condensation.learned import run as learning
-from condensation.learned.condenser import RealImages
+from condensation.learned.real_images import RealImages
 from condensation.matching import DistributionMatching, GradientMatching
 from lossbuf.arrays.image_layout import as_bytes
 from lossbuf.networks import ConvNet

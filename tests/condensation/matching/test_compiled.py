@@ -7,9 +7,8 @@ from torch import nn
 
 from condensation.evaluate import EvalSettings
 from condensation.evaluate.shared_graph import SharedGraph
-from condensation.learned.condenser import RealImages
+from condensation.learned.networks import FreshNetworks
 from condensation.matching import GradientMatching
-from condensation.matching.networks import Networks
 from lossbuf.networks import ConvNet
 
 pytestmark = [
@@ -24,14 +23,12 @@ def small(shape, num_classes):
     return ConvNet(shape[0], num_classes, shape[1:], width=8, depth=2)
 
 
+SHAPE, CLASSES = (1, 8, 8), 3
+
+
 def images():
     draw = np.random.RandomState(0)
     return draw.rand(60, 1, 8, 8).astype(np.float32), np.arange(60) % 3
-
-
-def real():
-    x, y = images()
-    return RealImages(torch.from_numpy(x), torch.from_numpy(y))
 
 
 @pytest.mark.slow
@@ -51,7 +48,9 @@ def test_the_images_are_the_same_but_for_rounding(dtype):
 
 
 def test_a_fresh_network_has_the_weights_of_its_draw():
-    plain, shared = (Networks(small, real(), torch.device("cpu"), compiled=compiled) for compiled in (False, True))
+    plain, shared = (
+        FreshNetworks(small, SHAPE, CLASSES, torch.device("cpu"), compiled=compiled) for compiled in (False, True)
+    )
     first = None
     for seed in range(3):
         expected = plain.fresh(torch.Generator().manual_seed(seed))
@@ -70,13 +69,13 @@ def test_networks_that_cannot_share_a_graph_are_refused():
         return ConvNet(shape[0], num_classes, shape[1:], width=4, norm="batch")
 
     with pytest.raises(ValueError, match="`network` must have no buffers to be compiled"):
-        Networks(with_norm, real(), torch.device("cpu"), compiled=True).fresh(torch.Generator())
+        FreshNetworks(with_norm, SHAPE, CLASSES, torch.device("cpu"), compiled=True).fresh(torch.Generator())
     widths = iter((4, 5))
 
     def changing(shape, num_classes):
         return nn.Sequential(nn.Flatten(), nn.Linear(64, next(widths)), nn.Linear(5, num_classes))
 
-    networks = Networks(changing, real(), torch.device("cpu"), compiled=True)
+    networks = FreshNetworks(changing, SHAPE, CLASSES, torch.device("cpu"), compiled=True)
     networks.fresh(torch.Generator())
     with pytest.raises(ValueError, match="`network` must make networks of one form"):
         networks.fresh(torch.Generator())

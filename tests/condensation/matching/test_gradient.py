@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from condensation.augmentation.siamese import SiameseAugmentation
-from condensation.learned.condenser import RealImages
+from condensation.learned.real_images import RealImages
 from condensation.matching.class_gradients import class_gradients, freeze_statistics
 from condensation.matching.distance import gradient_distance
 from condensation.matching.gradient import GradientMatching, loops
