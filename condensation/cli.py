@@ -41,7 +41,21 @@ if TYPE_CHECKING:
     from condensation.artifact import CondensedSet
     from condensation.pipeline import CleanAndCondense
 
-CORESETS = ("random", "herding", "k-center", "k-means", "forgetting", "gradient-norm", "craig", "crust")
+CORESETS = {
+    "random": "Random",
+    "herding": "Herding",
+    "k-center": "KCenter",
+    "k-means": "KMeans",
+    "forgetting": "Forgetting",
+    "gradient-norm": "GradientNorm",
+    "craig": "Craig",
+    "crust": "Crust",
+}
+"""Methods that choose rows, and their classes in :mod:`condensation.coresets`, which takes a second to import."""
+
+BY_NETWORK = ("herding", "k-center", "k-means")
+"""Those that look at pixels by default, and at the features of a network here, as the published figures do."""
+
 CONDENSERS = {"dm": 2000, "dsa": 200, "dc": 200}
 """Methods that learn images, and their iterations by default: a tenth or less of the published, for a start."""
 
@@ -71,7 +85,7 @@ def coreset(
 ) -> None:
     """Choose a few rows that stand for all: of a scan's clean rows, or of data taken as they are."""
     with told_errors():
-        _check_one_of("method", method, CORESETS)
+        _check_one_of("method", method, tuple(CORESETS))
         if ipc is not None and size is not None:
             raise InputError(f"`size` must be left out where `ipc` is given, got {size:g}.")
         asked: dict[str, Any] = {"ipc": ipc or 10} if size is None else {"size": _size(size)}
@@ -198,19 +212,10 @@ def _told_warnings(class_names: Sequence[str]) -> Iterator[None]:
 
 def _coreset(method: str, asked: dict[str, Any]) -> Callable[[], Any]:
     def make() -> Any:
-        from condensation import coresets as c
+        from condensation import coresets
 
-        features = c.NetworkFeatures()
-        return {
-            "random": lambda: c.Random(**asked),
-            "herding": lambda: c.Herding(**asked, features=features),
-            "k-center": lambda: c.KCenter(**asked, features=features),
-            "k-means": lambda: c.KMeans(**asked, features=features),
-            "forgetting": lambda: c.Forgetting(**asked),
-            "gradient-norm": lambda: c.GradientNorm(**asked),
-            "craig": lambda: c.Craig(**asked),
-            "crust": lambda: c.Crust(**asked),
-        }[method]()
+        features = {"features": coresets.NetworkFeatures()} if method in BY_NETWORK else {}
+        return getattr(coresets, CORESETS[method])(**asked, **features)
 
     return make
 

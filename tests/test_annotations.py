@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -38,6 +39,8 @@ def annotated(module: ModuleType) -> Iterator[tuple[str, Callable[..., Any] | ty
             for method, attribute in vars(value).items():
                 if method.startswith("_") and method not in ("__init__", "__call__"):
                     continue
+                if method == "__init__" and dataclasses.is_dataclass(value):
+                    continue  # written by dataclasses, from the annotations of the class and its bases
                 function = attribute.fget if isinstance(attribute, property) else attribute
                 function = function.__func__ if isinstance(function, classmethod | staticmethod) else function
                 if inspect.isfunction(function):
