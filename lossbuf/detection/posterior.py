@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lossbuf import checks
 from lossbuf.detection import neighbours, transition
+from lossbuf.detection.reading import Reading, reconciled, shifted
 from lossbuf.detection.warmup import Warmup
 from lossbuf.errors import LossBufferWarning
 from lossbuf.recording.host_record import HostRecord
@@ -39,62 +40,6 @@ HELD_ANCHORS = 10
 
 IN_SAMPLE = 1e-3
 """What outputs for rows in training count in an audit, against 1 for the others."""
-
-
-class Reading(NamedTuple):
-    """What the outputs so far say of the labels.
-
-    Attributes:
-        log_odds: Log-odds that the given label is wrong; NaN for rows never seen, shape ``(n_samples,)``.
-        likely: The most likely class other than the given label, shape ``(n_samples,)``.
-        transition: P(given | true), rows sum to 1, float64, shape ``(num_classes, num_classes)``.
-        noise_rate: Share of wrong labels, a float64 scalar.
-        estimates: The noise rate by the anchors, the same from all outputs since (equal to it where nothing is
-            dropped), and the standard error of the first, float64, shape ``(3,)``.
-        hidden: True for classes of which more than half of the labels seem wrong, shape ``(num_classes,)``.
-    """
-
-    log_odds: Tensor
-    likely: Tensor
-    transition: Tensor
-    noise_rate: Tensor
-    estimates: Tensor
-    hidden: Tensor
-
-
-def reconciled(held: Float[Tensor, ""], audited: Float[Tensor, ""], error: Float[Tensor, ""]) -> Float[Tensor, ""]:
-    """The noise rate from two estimates, of which the first is seldom too low and the second seldom too high.
-
-    Rows held back are judged by a network that was trained on wrong labels, whose own errors count as noise; rows
-    audited by one that may still make wrong labels look right. What they differ by beyond two standard errors is
-    halved.
-
-    Args:
-        held: The estimate from rows held back.
-        audited: The estimate from rows out of sample in the audit.
-        error: Standard error of the first.
-    """
-    return audited + (held - audited - 2 * error).clamp(min=0.0) / 2
-
-
-def shifted(
-    log_odds: Float[Tensor, " n_samples"], counted: Bool[Tensor, " n_samples"], rate: float
-) -> Float[Tensor, " n_samples"]:
-    """Log-odds raised by one amount, by which their mean probability is ``rate``; never lowered.
-
-    Args:
-        log_odds: Log-odds that the label is wrong.
-        counted: Rows that the mean is taken of.
-        rate: Mean probability.
-    """
-    values = log_odds[counted].double()
-    low, high = 0.0, 40.0
-    if float(torch.sigmoid(values).mean()) >= rate:
-        return log_odds
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (low, middle) if float(torch.sigmoid(values + middle).mean()) >= rate else (middle, high)
-    return log_odds + high
 
 
 class LabelPosterior(HostRecord):

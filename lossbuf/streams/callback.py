@@ -33,6 +33,7 @@ from lossbuf.recording.recorder import Watching
 from lossbuf.recording.scores import all_scores
 from lossbuf.streams.checking import check_folder, check_state, checked_ids, of_this_rank
 from lossbuf.streams.files import check_own, files_of, remove_from, schema_of
+from lossbuf.streams.waiting_ids import WaitingIds
 from lossbuf.streams.writer import Rows, RowWriter
 
 _KIND = "lossbuf.stream"
@@ -106,7 +107,7 @@ class LossBufferStream(Watching):
         self.overwrite = overwrite
         self.epoch = 0
         self.register_buffer("arrived", torch.zeros((), dtype=torch.int64))
-        self._ids: deque[Tensor | list[str]] = deque()  # of the steps that are not digested yet
+        self._ids = WaitingIds()  # of the steps that are not digested yet
         self._sizes: deque[int] = deque()  # rows of this rank in the blocks that are closed and not digested yet
         self._text_ids: bool | None = None
         self._staged = self._digested = 0  # rows of this rank
@@ -183,7 +184,7 @@ class LossBufferStream(Watching):
             self._text_ids = not isinstance(names, Tensor)
             first = (rank() << _RANK_BITS) + self._staged
             self.stage.add(logits, labels, torch.arange(first, first + len(labels), device=logits.device))
-            self._ids.append(names)
+            self._ids.put(names)
             self._staged += len(labels)
         self.stage.steps += 1
 
@@ -211,18 +212,7 @@ class LossBufferStream(Watching):
             if size:
                 schema = schema_of(self.num_classes, bool(self._text_ids), rank(), world_size())
                 parts = floats.index_select(1, mine), integers.index_select(1, mine)
-                self._open_writer().put(Rows(*parts, self._take_ids(size), self.epoch), schema)
-
-    def _take_ids(self, size: int) -> Tensor | list[str]:
-        texts, numbers = [], []
-        while size > 0:
-            part = self._ids.popleft()
-            size -= len(part)
-            if isinstance(part, Tensor):
-                numbers.append(part.to(self.counter.device))  # one that was loaded may lie on another
-            else:
-                texts += part
-        return torch.cat(numbers) if numbers else texts
+                self._open_writer().put(Rows(*parts, self._ids.take(size, self.counter.device), self.epoch), schema)
 
     def flush(self) -> None:
         """Digest the rows still in the block, and wait until all rows are in files.
@@ -330,8 +320,6 @@ class LossBufferStream(Watching):
     def get_extra_state(self) -> dict[str, Any]:
         """The cursors that are no tensors, and what the state belongs to."""
         staged = {name: part.cpu() if isinstance(part, Tensor) else part for name, part in self.stage.state().items()}
-        numbers = [part.cpu() for part in self._ids if isinstance(part, Tensor)]
-        texts = [text for part in self._ids if isinstance(part, list) for text in part]
         return {
             **self._identity(),
             "text_ids": self._text_ids,
@@ -341,7 +329,7 @@ class LossBufferStream(Watching):
             "staged": self._staged,
             "told": list(self._told),
             "stage": staged,
-            "ids": torch.cat(numbers) if numbers else texts,
+            "ids": self._ids.state(),
         }
 
     def _identity(self) -> dict[str, int]:
@@ -353,7 +341,7 @@ class LossBufferStream(Watching):
         self.epoch, self._staged = state["epoch"], state["staged"]
         self._digested, self._begun = self._staged - self.stage.filled, False
         self._text_ids, self._told = state["text_ids"], list(state["told"])
-        self._ids = deque([state["ids"]] if len(state["ids"]) else [])
+        self._ids.load(state["ids"])
         self._sizes.clear()
         if state["files"] is not None:  # else it was saved before the first step, and says nothing of the folder
             self._write_from(state["files"], state["chain"])
