@@ -93,10 +93,10 @@ class Watched:
         if canary.exists():
             canary.unlink()
             return found._replace(state="failed", text="ran code")
-        if found.state != "failed" and found.seconds > SECONDS:
-            return found._replace(state="failed", text=f"took {found.seconds:.0f} s")
         if found.state != "failed" and found.mebibytes > MEBIBYTES:
             return found._replace(state="failed", text=f"took {found.mebibytes:.0f} MiB")
+        if found.state != "failed" and found.seconds > SECONDS:
+            return found._replace(state="failed", text=f"took {found.seconds:.0f} s")
         return found
 
     def close(self) -> None:
