@@ -26,7 +26,7 @@ _DAY_OR_MONTH = r"\s*\d{1,2}[./-]\d{1,2}[./-]\d{4}(\s+\d{1,2}:\d{2}(:\d{2})?)?\s
 _DAY = 86_400.0
 
 
-class Features(NamedTuple):
+class ColumnFeatures(NamedTuple):
     """What a column is to a network.
 
     Attributes:
@@ -42,7 +42,7 @@ class Features(NamedTuple):
     reason: str = ""
 
 
-def read_column(column: pd.Series, *, decimal_comma: bool = False) -> Features:
+def read_column(column: pd.Series, *, decimal_comma: bool = False) -> ColumnFeatures:
     """Features of a column.
 
     Numbers and truth values are features as they are, also where they are written otherwise. Dates are days since the
@@ -62,17 +62,19 @@ def read_column(column: pd.Series, *, decimal_comma: bool = False) -> Features:
     if pd.api.types.is_datetime64_any_dtype(column):
         return _of_dates(column)
     if pd.api.types.is_timedelta64_dtype(column):
-        return Features(numbers=_one(column.dt.total_seconds()), note="holds durations, which are read as seconds")
+        return ColumnFeatures(
+            numbers=_one(column.dt.total_seconds()), note="holds durations, which are read as seconds"
+        )
     cells = column.tolist()
     known = [cell for cell in cells if not is_missing(cell)]
     if not known:
-        return Features(reason="no values")
+        return ColumnFeatures(reason="no values")
     for kind, read in _READERS:
         if all(isinstance(cell, kind) for cell in known):
             return read(cells, decimal_comma)
     names = sorted({type(cell).__name__ for cell in known})
     what = f"cells of type {names[0]}" if len(names) == 1 else f"cells of several types ({', '.join(names[:5])})"
-    return Features(reason=what)
+    return ColumnFeatures(reason=what)
 
 
 def is_missing(value: Any) -> bool:
@@ -86,41 +88,41 @@ def is_missing(value: Any) -> bool:
     return isinstance(value, np.datetime64 | np.timedelta64) and bool(np.isnat(value))
 
 
-def _of_numbers(column: pd.Series) -> Features:
+def _of_numbers(column: pd.Series) -> ColumnFeatures:
     if pd.api.types.is_complex_dtype(column):
-        return Features(reason="complex numbers")
+        return ColumnFeatures(reason="complex numbers")
     values = column.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
     return _within_float32(values[:, None])
 
 
-def _within_float32(values: NDArray[np.float64], note: str = "") -> Features:
+def _within_float32(values: NDArray[np.float64], note: str = "") -> ColumnFeatures:
     """Numbers beyond what a network can hold are missing."""
     if np.isnan(values).all():
-        return Features(reason="no values")
+        return ColumnFeatures(reason="no values")
     with np.errstate(invalid="ignore"):
         beyond = np.abs(values) > np.finfo(np.float32).max
     values[beyond] = np.nan
     if np.isnan(values).all():
-        return Features(reason="no finite values")
+        return ColumnFeatures(reason="no finite values")
     count = int(beyond.any(axis=1).sum())
     if count:
         note = "; ".join(filter(None, (note, f"has {count:,} infinite or too large numbers, which count as missing")))
-    return Features(numbers=values, note=note)
+    return ColumnFeatures(numbers=values, note=note)
 
 
-def _of_dates(column: pd.Series) -> Features:
+def _of_dates(column: pd.Series) -> ColumnFeatures:
     times = pd.to_datetime(column, utc=True)
     if times.isna().all():
-        return Features(reason="no values")
+        return ColumnFeatures(reason="no values")
     days = (times - times.min()).dt.total_seconds() / _DAY
-    return Features(numbers=_one(days), note="holds dates, which are read as days since the earliest")
+    return ColumnFeatures(numbers=_one(days), note="holds dates, which are read as days since the earliest")
 
 
 def _one(values: pd.Series) -> NDArray[np.float64]:
     return values.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)[:, None]
 
 
-def _of_objects(cells: list[Any], _: bool) -> Features:
+def _of_objects(cells: list[Any], _: bool) -> ColumnFeatures:
     values = np.array([np.nan if is_missing(cell) else _float(cell) for cell in cells], dtype=np.float64)
     return _within_float32(values[:, None])
 
@@ -132,33 +134,35 @@ def _float(cell: Any) -> float:
         return np.inf
 
 
-def _of_days(cells: list[Any], _: bool) -> Features:
+def _of_days(cells: list[Any], _: bool) -> ColumnFeatures:
     try:
         return _of_dates(pd.Series(pd.to_datetime([None if is_missing(cell) else cell for cell in cells], utc=True)))
     except (ValueError, OverflowError, TypeError):
-        return Features(reason="dates of different kinds, or out of range")
+        return ColumnFeatures(reason="dates of different kinds, or out of range")
 
 
-def _of_times(cells: list[Any], _: bool) -> Features:
+def _of_times(cells: list[Any], _: bool) -> ColumnFeatures:
     seconds = [
         np.nan if is_missing(cell) else cell.hour * 3600 + cell.minute * 60 + cell.second + cell.microsecond / 1e6
         for cell in cells
     ]
-    return Features(
+    return ColumnFeatures(
         numbers=np.array(seconds, np.float64)[:, None], note="holds times, which are read as seconds of the day"
     )
 
 
-def _of_durations(cells: list[Any], _: bool) -> Features:
+def _of_durations(cells: list[Any], _: bool) -> ColumnFeatures:
     seconds = [np.nan if is_missing(cell) else _seconds(cell) for cell in cells]
-    return Features(numbers=np.array(seconds, np.float64)[:, None], note="holds durations, which are read as seconds")
+    return ColumnFeatures(
+        numbers=np.array(seconds, np.float64)[:, None], note="holds durations, which are read as seconds"
+    )
 
 
 def _seconds(span: Any) -> float:
     return float(span / np.timedelta64(1, "s")) if isinstance(span, np.timedelta64) else span.total_seconds()
 
 
-def _of_lists(cells: list[Any], _: bool) -> Features:
+def _of_lists(cells: list[Any], _: bool) -> ColumnFeatures:
     """A feature a place, where all lists are of numbers and alike in shape."""
     arrays: list[NDArray[np.float64] | None] = []
     for cell in cells:
@@ -168,34 +172,36 @@ def _of_lists(cells: list[Any], _: bool) -> Features:
         try:
             array = np.array(cell.tolist() if isinstance(cell, np.ndarray) else cell)
         except ValueError:
-            return Features(reason="lists of lists of different lengths")
+            return ColumnFeatures(reason="lists of lists of different lengths")
         if array.dtype == object and all(is_missing(part) or isinstance(part, numbers.Real) for part in array.flat):
             array = np.array([np.nan if is_missing(part) else float(part) for part in array.flat]).reshape(array.shape)
         if array.dtype.kind not in "iubf" and array.size:
-            return Features(reason=f"lists of {'texts' if array.dtype.kind in 'US' else 'other things than numbers'}")
+            return ColumnFeatures(
+                reason=f"lists of {'texts' if array.dtype.kind in 'US' else 'other things than numbers'}"
+            )
         arrays.append(array.astype(np.float64))
     shapes = {array.shape for array in arrays if array is not None}
     if len(shapes) > 1:
         sizes = sorted({shape[0] if len(shape) == 1 else shape for shape in shapes}, key=str)
-        return Features(reason=f"lists of different lengths, such as {sizes[0]} and {sizes[-1]}")
+        return ColumnFeatures(reason=f"lists of different lengths, such as {sizes[0]} and {sizes[-1]}")
     (shape,) = shapes
     if 0 in shape:
-        return Features(reason="empty lists")
+        return ColumnFeatures(reason="empty lists")
     empty = np.full(int(np.prod(shape)), np.nan)
     values = np.stack([empty if array is None else array.reshape(-1) for array in arrays])
     return _within_float32(values, f"holds lists, which are read as {values.shape[1]:,} features")
 
 
-def _of_structs(cells: list[Any], _: bool) -> Features:
+def _of_structs(cells: list[Any], _: bool) -> ColumnFeatures:
     first = next(cell for cell in cells if not is_missing(cell))
-    return Features(reason=f"structs of {', '.join(map(str, list(first)[:5])) or 'nothing'}")
+    return ColumnFeatures(reason=f"structs of {', '.join(map(str, list(first)[:5])) or 'nothing'}")
 
 
-def _of_bytes(cells: list[Any], _: bool) -> Features:
-    return Features(reason="bytes that are not images")
+def _of_bytes(cells: list[Any], _: bool) -> ColumnFeatures:
+    return ColumnFeatures(reason="bytes that are not images")
 
 
-def _of_texts(cells: list[Any], decimal_comma: bool) -> Features:
+def _of_texts(cells: list[Any], decimal_comma: bool) -> ColumnFeatures:
     texts = ["" if is_missing(cell) else str(cell) for cell in cells]
     glance = read_numerals(texts[:_GLANCE], decimal_comma=decimal_comma)
     if glance.share >= 0.5:
@@ -212,23 +218,23 @@ def _of_texts(cells: list[Any], decimal_comma: bool) -> Features:
     kinds = len(set(texts))
     if kinds > min(MOST_CATEGORIES, max(2, len(texts) // 2)):
         note = ", half or more of which are numbers" if glance.share >= 0.5 else ""
-        return Features(reason=f"{kinds:,} different texts{note}")
+        return ColumnFeatures(reason=f"{kinds:,} different texts{note}")
     if glance.share < 0.5 or not glance.others:
-        return Features(categories=texts)
+        return ColumnFeatures(categories=texts)
     note = (
         f"holds {kinds} different texts, some of which are numbers and some are not (such as {glance.others[0]!r}); "
         "they are read as categories: leave out or replace what is not a number"
     )
-    return Features(categories=texts, note=note)
+    return ColumnFeatures(categories=texts, note=note)
 
 
-def _of_written_dates(texts: list[str]) -> Features:
+def _of_written_dates(texts: list[str]) -> ColumnFeatures:
     """Dates with the year at the end: which part is the day, one of over 12 says, and points between the parts do."""
     parts = [re.split(r"[./-]", text.strip())[:2] for text in texts if re.fullmatch(_DAY_OR_MONTH, text)]
     first, second = (max(int(part[place]) for part in parts) for place in (0, 1))
     day_first = first > 12 or (second <= 12 and all("." in text for text in texts if text.strip()))
     if (first > 12 and second > 12) or (first <= 12 and second <= 12 and not day_first):
-        return Features(reason="dates whose day and month cannot be told apart: write them as 2021-03-31")
+        return ColumnFeatures(reason="dates whose day and month cannot be told apart: write them as 2021-03-31")
     plain = pd.Series(texts, dtype=object).str.strip().str.replace(r"[./]", "-", regex=True)
     clock = plain.str.contains(":")
     form = "%d-%m-%Y" if day_first else "%m-%d-%Y"

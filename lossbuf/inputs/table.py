@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lossbuf.errors import InputError
 from lossbuf.inputs import hints
-from lossbuf.inputs.columns import Features, is_missing, read_column
+from lossbuf.inputs.columns import ColumnFeatures, is_missing, read_column
 from lossbuf.inputs.labelled import LabelledData, ReadSettings, labelled
 from lossbuf.inputs.names import (
     ID_NAMES,
@@ -366,7 +366,7 @@ def _features(where: str, table: pd.DataFrame, raw: RawTable) -> tuple[NDArray[n
     return x, [*_by_note(found), *_passed_over(passed)]
 
 
-def _by_note(found: Mapping[str, Features]) -> list[str]:
+def _by_note(found: Mapping[str, ColumnFeatures]) -> list[str]:
     """A note a column, but one for all the columns of which the same is to be said; after so many only the names."""
     names: dict[str, list[str]] = {}
     for name, column in found.items():
