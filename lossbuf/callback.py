@@ -195,15 +195,18 @@ class LossBufferCallback(OnlineDetector):
         checks.batch_vector("indices", rows, logits)
         return rows
 
-    def verdict(self) -> Verdict:
+    def verdict(self, *, warn: bool = True) -> Verdict:
         """Suspicion, cut, likely classes and transition matrix, as they are now.
+
+        Args:
+            warn: Whether to warn of doubts; those that are not warned of now are warned of by whoever asks next.
 
         Warns:
             LossBufferWarning: If most labels of a class seem wrong, the two estimates of the noise rate disagree,
                 nothing was dropped where it should have been, or ``end_epoch`` seems to be missing. Between two steps
                 each of these is warned of once, however often the callback is asked.
         """
-        return self._told_verdict()
+        return self._told_verdict() if warn else self._verdict()
 
     def _told_verdict(self) -> Verdict:
         verdict = self._verdict()

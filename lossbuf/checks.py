@@ -175,9 +175,9 @@ def _integers(name: str, labels: object) -> Tensor:
         array = as_array(labels)
     except TypeError as error:
         raise ValueError(problem(name, "must be integers", error, mend)) from error
-    if array.dtype.kind in "biuf":
-        _refuse_one_hot(name, array.shape)
     if array.ndim != 1:
+        if array.dtype.kind in "biuf":
+            _refuse_one_hot(name, array.shape)
         raise ValueError(problem(name, "must have shape (n_samples,)", f"shape {array.shape}"))
     if not array.size:
         raise ValueError(problem(name, "must hold at least one label", "none"))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 
 from lossbuf import checks
 from lossbuf.callback import LossBufferCallback
-from lossbuf.errors import LossBufferWarning
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -145,9 +143,7 @@ def epoch_values(
         ValueError: If ``max_classes`` is no positive integer.
     """
     checks.positive_int("max_classes", max_classes)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LossBufferWarning)
-        verdict = callback.verdict()
+    verdict = callback.verdict(warn=False)
     suspects, means = verdict.suspect_mask, callback.rings.class_means()[0].cpu().numpy()
     values = {
         "noise_rate": verdict.noise_rate,
