@@ -41,20 +41,17 @@ if TYPE_CHECKING:
     from condensation.artifact import CondensedSet
     from condensation.pipeline import CleanAndCondense
 
-CORESETS = {
-    "random": "Random",
-    "herding": "Herding",
-    "k-center": "KCenter",
-    "k-means": "KMeans",
-    "forgetting": "Forgetting",
-    "gradient-norm": "GradientNorm",
-    "craig": "Craig",
-    "crust": "Crust",
+CORESETS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
+    "random": lambda coresets, size: coresets.Random(**size),
+    "herding": lambda coresets, size: coresets.Herding(**size, features=coresets.NetworkFeatures()),
+    "k-center": lambda coresets, size: coresets.KCenter(**size, features=coresets.NetworkFeatures()),
+    "k-means": lambda coresets, size: coresets.KMeans(**size, features=coresets.NetworkFeatures()),
+    "forgetting": lambda coresets, size: coresets.Forgetting(**size),
+    "gradient-norm": lambda coresets, size: coresets.GradientNorm(**size),
+    "craig": lambda coresets, size: coresets.Craig(**size),
+    "crust": lambda coresets, size: coresets.Crust(**size),
 }
-"""Methods that choose rows, and their classes in :mod:`condensation.coresets`, which takes a second to import."""
-
-BY_NETWORK = ("herding", "k-center", "k-means")
-"""Those that look at pixels by default, and at the features of a network here, as the published figures do."""
+"""Methods that choose rows, made from :mod:`condensation.coresets`, which takes seconds to import, and the size."""
 
 CONDENSERS = {"dm": 2000, "dsa": 200, "dc": 200}
 """Methods that learn images, and their iterations by default: a tenth or less of the published, for a start."""
@@ -214,8 +211,7 @@ def _coreset(method: str, asked: dict[str, Any]) -> Callable[[], Any]:
     def make() -> Any:
         from condensation import coresets
 
-        features = {"features": coresets.NetworkFeatures()} if method in BY_NETWORK else {}
-        return getattr(coresets, CORESETS[method])(**asked, **features)
+        return CORESETS[method](coresets, asked)
 
     return make
 
