@@ -19,9 +19,9 @@ _FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64
 _INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
 
 
-def problem(name: str, rule: str, value: object, mend: str = "") -> str:
+def problem(name: str, rule: str, value: object, advice: str = "") -> str:
     """The one message form of the package."""
-    return f"`{name}` {rule}, got {line(value)}." + (f" {mend}" if mend else "")
+    return f"`{name}` {rule}, got {line(value)}." + (f" {advice}" if advice else "")
 
 
 def line(value: object) -> str:
@@ -37,7 +37,7 @@ def line(value: object) -> str:
 
 
 def installed(what: str, extra: str, *modules: str) -> None:
-    """Raise ``ImportError`` with the mend where a module of an extra is not there."""
+    """Raise ``ImportError`` with the advice where a module of an extra is not there."""
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f'{what} needs {" and ".join(missing)}: pip install "lossbuf[{extra}]"')
@@ -170,11 +170,11 @@ def _refuse_one_hot(name: str, shape: tuple[int, ...]) -> None:
 
 def _integers(name: str, labels: object) -> Tensor:
     """Labels of any container as a tensor of integers."""
-    mend = "Encode other labels first, for example with sklearn.preprocessing.LabelEncoder."
+    advice = "Encode other labels first, for example with sklearn.preprocessing.LabelEncoder."
     try:
         array = as_array(labels)
     except TypeError as error:
-        raise ValueError(problem(name, "must be integers", error, mend)) from error
+        raise ValueError(problem(name, "must be integers", error, advice)) from error
     if array.ndim != 1:
         if array.dtype.kind in "biuf":
             _refuse_one_hot(name, array.shape)
@@ -185,12 +185,12 @@ def _integers(name: str, labels: object) -> Tensor:
         found = labels.dtype if isinstance(labels, Tensor) else array.dtype
         if array.dtype.kind not in "bf":
             raise ValueError(
-                problem(name, "must be integers", f"{type(labels).__name__} with {first_other(array)}", mend)
+                problem(name, "must be integers", f"{type(labels).__name__} with {first_other(array)}", advice)
             )
         broken = np.flatnonzero(~np.isfinite(array) | (array != np.floor(array))) if array.dtype.kind == "f" else []
         if len(broken):
             found = f"dtype {found} with {array[broken[0]]:g} at row {broken[0]}"
-            raise ValueError(problem(name, "must be integers", found, mend))
+            raise ValueError(problem(name, "must be integers", found, advice))
         advice = "Give them as integers, for example by astype(int)."
         raise ValueError(problem(name, "must be integers", f"dtype {found}", advice))
     if array.dtype == np.uint64 and int(array.max()) >= 2**63:
@@ -217,13 +217,13 @@ def batch_logits(name: str, logits: Tensor, num_classes: int) -> None:
         raise ValueError(problem(name, "must be a tensor", type(logits).__name__))
     if logits.ndim != 2 or logits.shape[1] != num_classes:
         more = logits.ndim == 2 and logits.shape[1] > num_classes
-        mend = (
+        advice = (
             f"Has the network more outputs than `labels` has classes, give `num_classes={logits.shape[1]}`."
             if more
             else ""
         )
         rule = f"must have shape (batch, {num_classes})"
-        raise ValueError(problem(name, rule, f"shape {tuple(logits.shape)}", mend))
+        raise ValueError(problem(name, rule, f"shape {tuple(logits.shape)}", advice))
     if logits.dtype not in _FLOATS:
         raise ValueError(problem(name, "must be floating point, of 16 to 64 bits", f"dtype {logits.dtype}"))
     if logits.device.type == "meta":
@@ -250,5 +250,5 @@ def looked_up(name: str, values: Tensor, index: Tensor) -> Tensor:
 def channels_first(name: str, shape: tuple[int, ...]) -> None:
     """Raise ``ValueError`` where a shape of four axes is that of images with at most four channels, and these last."""
     if len(shape) == 4 and shape[-1] <= FEW_CHANNELS and channel_layout(shape) == "last":
-        mend = f"Move the channels: np.moveaxis({name}, -1, 1)."
-        raise ValueError(problem(name, "must be (n_samples, channels, height, width)", f"shape {shape}", mend))
+        advice = f"Move the channels: np.moveaxis({name}, -1, 1)."
+        raise ValueError(problem(name, "must be (n_samples, channels, height, width)", f"shape {shape}", advice))

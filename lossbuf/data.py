@@ -60,9 +60,9 @@ class IndexedDataset(Dataset[tuple[Any, ...]]):
         num_classes: int | None = None,
     ) -> None:
         if not hasattr(dataset, "__len__") or isinstance(dataset, IterableDataset):
-            mend = "For a stream of unknown length there is lossbuf.streams.LossBufferStream."
+            advice = "For a stream of unknown length there is lossbuf.streams.LossBufferStream."
             rule = "must have a length and samples by number"
-            raise ValueError(checks.problem("dataset", rule, type(dataset).__name__, mend))
+            raise ValueError(checks.problem("dataset", rule, type(dataset).__name__, advice))
         self.dataset = dataset
         self._relabelled = labels is not None
         self.labels = checks.class_labels("labels", _labels_of(dataset) if labels is None else labels, num_classes)
@@ -93,10 +93,10 @@ def _labels_of(dataset: SizedDataset) -> Any:
     found = [_plain_label(_checked(dataset[row])[1]) for row in range(len(dataset))]
     others = [row for row, label in enumerate(found) if not isinstance(label, int)]
     if others:
-        mend = "Give the numbers of the classes as `labels`, or have the data set return them."
+        advice = "Give the numbers of the classes as `labels`, or have the data set return them."
         at = f"{type(found[others[0]]).__name__} {found[others[0]]!r} in sample {others[0]}"
         raise ValueError(
-            checks.problem("dataset", "must have samples whose second part is the number of a class", at, mend)
+            checks.problem("dataset", "must have samples whose second part is the number of a class", at, advice)
         )
     return found
 
@@ -143,8 +143,8 @@ def _plain_label(label: Any) -> Any:
 
 def _checked(sample: Any) -> Any:
     if not isinstance(sample, tuple | list) or len(sample) < 2:
-        mend = "Wrap it, or number the rows yourself and give them to the callback."
-        raise ValueError(checks.problem("dataset", "must have samples (x, label, ...)", type(sample).__name__, mend))
+        advice = "Wrap it, or number the rows yourself and give them to the callback."
+        raise ValueError(checks.problem("dataset", "must have samples (x, label, ...)", type(sample).__name__, advice))
     return sample
 
 

@@ -151,8 +151,8 @@ def instance_dependent(
     with np.errstate(over="ignore", invalid="ignore"):  # told of below
         deviation = float(flat.std())
     if not np.isfinite(deviation):
-        mend = "Divide it by its largest value."
-        raise ValueError(checks.problem("x", "must have a deviation that is finite in float32", deviation, mend))
+        advice = "Divide it by its largest value."
+        raise ValueError(checks.problem("x", "must have a deviation that is finite in float32", deviation, advice))
     flat = (flat - flat.mean()) / max(deviation, 1e-12)
     generator = np.random.default_rng(random_state)
     flip = _flip_probabilities(generator, noise_rate, len(true))

@@ -5,7 +5,7 @@ Protocol. Everything that writes a file saves over an old one in such a place, i
 and a later save must work. A training and a condensation whose checkpoint cannot be written must go on from the last
 one, and end with the bits of an undisturbed one. ``lossbuf scan`` must exit with one line and status 1, or 2 where
 there is no folder; earlier results must be whole, and ``--resume`` must end with the same results once the place is
-mended.
+fixed.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def job_interrupted(folder: Path, name: str, saves: int) -> tuple[str, bool]:
 
 
 def scan_in(folder: Path, place: str, source: Path, size: float, reference: dict[str, Any]) -> tuple[str, bool]:
-    """``lossbuf scan`` in a place, and again where it is mended; for a process of its own."""
+    """``lossbuf scan`` in a place, and again where it is fixed; for a process of its own."""
     from typer.testing import CliRunner
 
     from condensation.cli import app
@@ -214,7 +214,7 @@ def scan_in(folder: Path, place: str, source: Path, size: float, reference: dict
     kept = Scans.results(out) == reference if size > 0 else not (out / "summary.json").exists()
     again, _ = run("--resume")
     same = again == 0 and Scans.results(out) == reference
-    expected = 2 if place == PLACES[5] else 1  # another `--out` is to be chosen, or the place mended
+    expected = 2 if place == PLACES[5] else 1  # another `--out` is to be chosen, or the place fixed
     right = status == expected and len(told) == 1 and kept and same
     what = told[0].removeprefix("error: ").replace(str(folder), "").split(": ")[0] if told else "no error"
-    return f"status {status}, {what}: {'the same results once mended' if same else 'other results'}", right
+    return f"status {status}, {what}: {'the same results once fixed' if same else 'other results'}", right

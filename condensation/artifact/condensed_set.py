@@ -340,8 +340,8 @@ class CondensedSet:
             }
         else:
             if Path(path).suffix != ".png":
-                mend = "Ask for `single_files` to fill a folder."
-                raise ValueError(checks.problem("path", "must end in .png", path, mend))
+                advice = "Ask for `single_files` to fill a folder."
+                raise ValueError(checks.problem("path", "must end in .png", path, advice))
             files = {Path(path): self.grid(per_class)}
         for name, image in files.items():
             write_whole(name, partial(imsave, arr=pictures.rgb(image), format="png"))

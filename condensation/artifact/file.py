@@ -76,8 +76,8 @@ def read(file: BinaryIO, max_bytes: int) -> tuple[dict[str, Any], dict[str, Tens
         if not isinstance(header, dict) or header.get("kind") != KIND:
             raise ValueError("it is of another kind")
         if type(header.get("format")) is not int or not 1 <= header["format"] <= FORMAT:
-            mend = "a later lossbuf may read it"
-            raise ValueError(f"its format must be from 1 to {FORMAT}, got {header.get('format')!r}; {mend}")
+            advice = "a later lossbuf may read it"
+            raise ValueError(f"its format must be from 1 to {FORMAT}, got {header.get('format')!r}; {advice}")
         unknown = parts.keys() - {f"{name}.npy" for name in ARRAYS} - {_HEADER} | header.keys() - _HEADER_KEYS
         if unknown or len(archive.infolist()) > len(parts) or not isinstance(header.get("set"), dict):
             raise ValueError(f"it has unknown, doubled or missing parts {sorted(unknown)}")

@@ -253,8 +253,8 @@ def outputs_of(
         rule = f"must have an output for each of the {num_classes} classes"
         raise ValueError(checks.problem("network", rule, outputs.logits.shape[1]))
     if not bool(outputs.logits.isfinite().all()):
-        mend = "Did its training diverge? A lower learning rate may help."
-        raise ValueError(checks.problem("network", "must give finite logits", "NaN or infinite ones", mend))
+        advice = "Did its training diverge? A lower learning rate may help."
+        raise ValueError(checks.problem("network", "must give finite logits", "NaN or infinite ones", advice))
     return outputs
 
 
@@ -275,8 +275,8 @@ def features_of(source: Features | ArrayLike | Tensor, X: NDArray[Any], labels: 
             neither.
     """
     if isinstance(source, str | nn.Module | FreshNetwork):
-        mend = "Wrap a network: NetworkFeatures(network)."
-        raise ValueError(checks.problem("features", "must be an array or a Features", type(source).__name__, mend))
+        advice = "Wrap a network: NetworkFeatures(network)."
+        raise ValueError(checks.problem("features", "must be an array or a Features", type(source).__name__, advice))
     values = source(X, labels.numpy(), seed) if callable(source) else source
     features = as_features("features", values)
     if len(features) != len(X):

@@ -150,9 +150,9 @@ class Forgetting(Coreset):
             rule = "must be what callback.statistics() gives"
             raise ValueError(checks.problem("statistics", rule, type(statistics).__name__))
         if len(statistics.count) != len(X):
-            mend = "Those of some rows: statistics_of(statistics, rows)."
+            advice = "Those of some rows: statistics_of(statistics, rows)."
             rule = f"must be of {len(X)} rows, as many as X has"
-            raise ValueError(checks.problem("statistics", rule, len(statistics.count), mend))
+            raise ValueError(checks.problem("statistics", rule, len(statistics.count), advice))
         scores = forgetfulness(statistics, self.never_learned).cpu()
         chosen = by_group(groups, counts, largest_first(scores))
         warn_of_unseen("statistics", scores[chosen.indices] == -2.0)

@@ -145,8 +145,8 @@ class Sharded(Coreset):
     def _selector(self) -> FeatureCoreset:
         if not isinstance(self.selector, FeatureCoreset):
             rule = "must be Herding, KCenter, KMeans, Craig or Crust"
-            mend = "What judges each row by itself needs no shards." if isinstance(self.selector, Coreset) else ""
-            raise ValueError(checks.problem("selector", rule, type(self.selector).__name__, mend))
+            advice = "What judges each row by itself needs no shards." if isinstance(self.selector, Coreset) else ""
+            raise ValueError(checks.problem("selector", rule, type(self.selector).__name__, advice))
         return self.selector
 
     def _first(self, counts: Sequence[int]) -> list[int]:
@@ -186,6 +186,6 @@ def _row_by_row(source: Features | ArrayLike | Tensor) -> Callable[..., ArrayLik
     fresh = isinstance(getattr(source, "network", None), FreshNetwork)
     if not callable(source) or fresh or getattr(source, "standardise", False):
         rule = "must look at each row by itself where shards are read one by one"
-        mend = "Take Pixels(), or a trained network with standardise=False; features known already go in place of X."
-        raise ValueError(checks.problem("features", rule, type(source).__name__ + " that does not", mend))
+        advice = "Take Pixels(), or a trained network with standardise=False; features known already go in place of X."
+        raise ValueError(checks.problem("features", rule, type(source).__name__ + " that does not", advice))
     return source

@@ -50,8 +50,8 @@ def rows_asked(
         return [max(1, math.floor(float(size) * rows + 0.5)) for rows in groups]
     count = _count("size", size, total)
     if count < len(groups):
-        mend = "Or choose over all rows, with `balanced=False`."
-        raise ValueError(checks.problem("size", f"must be at least {len(groups)}, a row a class", count, mend))
+        advice = "Or choose over all rows, with `balanced=False`."
+        raise ValueError(checks.problem("size", f"must be at least {len(groups)}, a row a class", count, advice))
     each, more = divmod(count, len(groups))
     return [each + (group < more) for group in range(len(groups))]
 

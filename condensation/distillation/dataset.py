@@ -385,7 +385,7 @@ def evaluate_distilled(
         train_as_distilled(fresh, data.x, data.targets, condensed.steps, condensed.learning_rates)
         logits = predict(fresh, data.test_x)
         if not bool(logits.isfinite().all()):
-            mend = "The set was learned for networks of another kind."
-            raise ValueError(checks.problem("network", "must give finite logits", "NaN or infinite ones", mend))
+            advice = "The set was learned for networks of another kind."
+            raise ValueError(checks.problem("network", "must give finite logits", "NaN or infinite ones", advice))
         accuracies.append(float((logits.argmax(1) == data.test_labels).double().mean()))
     return Evaluation(tuple(accuracies), time.perf_counter() - start)

@@ -103,8 +103,8 @@ def checked(
             rule = "must be (n_samples, ...) with at least one row"
             raise ValueError(checks.problem(name, rule, f"shape {tuple(samples.shape)}"))
         if not samples.is_floating_point():
-            mend = "Standardise both sets alike: _, x, test_x = lossbuf.data.standardised(all_x, x, test_x)."
-            raise ValueError(checks.problem(name, "must be floating point", f"dtype {samples.dtype}", mend))
+            advice = "Standardise both sets alike: _, x, test_x = lossbuf.data.standardised(all_x, x, test_x)."
+            raise ValueError(checks.problem(name, "must be floating point", f"dtype {samples.dtype}", advice))
         if not bool(samples.to(_dtype(x)).isfinite().all()):
             raise ValueError(checks.problem(name, "must be finite", "NaN or infinite values"))
     if test_x.shape[1:] != x.shape[1:]:
@@ -123,8 +123,8 @@ def checked(
     if num_classes is None:
         num_classes = int(max(targets.max(), true.max())) + 1
     if num_classes > MAX_CLASSES:
-        mend = "Number the classes from 0, for example with sklearn.preprocessing.LabelEncoder."
-        raise ValueError(checks.problem("num_classes", f"must be at most {MAX_CLASSES}", num_classes, mend))
+        advice = "Number the classes from 0, for example with sklearn.preprocessing.LabelEncoder."
+        raise ValueError(checks.problem("num_classes", f"must be at most {MAX_CLASSES}", num_classes, advice))
     dtype = _dtype(x)
     if soft:
         targets = _probabilities(labels, num_classes).to(dtype)

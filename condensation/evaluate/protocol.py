@@ -316,6 +316,6 @@ def _accuracy(network: nn.Module, data: EvaluationData, settings: EvalSettings) 
     with settings.precision():
         logits = predict(network, data.test_x, rows_at_once)
     if not bool(logits.isfinite().all()):
-        mend = "Did its training diverge? A lower learning rate may help."
-        raise ValueError(checks.problem("network", "must give finite logits", "NaN or infinite ones", mend))
+        advice = "Did its training diverge? A lower learning rate may help."
+        raise ValueError(checks.problem("network", "must give finite logits", "NaN or infinite ones", advice))
     return float((logits.argmax(1) == data.test_labels).double().mean())

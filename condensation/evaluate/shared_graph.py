@@ -35,8 +35,8 @@ class SharedGraph:
             ValueError: If the network has buffers, as batch norm has, or is not of the form of those before.
         """
         if next(network.buffers(), None) is not None:
-            mend = "Instance norm has none."
-            raise ValueError(checks.problem("network", "must have no buffers to be compiled", "some", mend))
+            advice = "Instance norm has none."
+            raise ValueError(checks.problem("network", "must have no buffers to be compiled", "some", advice))
         if self.own is None:
             self.own = copy.deepcopy(network)
             self.graph = _Compiled(self.own)
@@ -74,8 +74,8 @@ class _Compiled(nn.Module):
             found = self._run(x)
         except Exception as error:
             self.network(x)  # where it cannot run at all its own error tells more
-            mend = "On a CPU a C++ compiler must be there. Or leave `compiled` out."
-            reason = checks.problem("compiled", "must be False where torch.compile fails", error, mend)
+            advice = "On a CPU a C++ compiler must be there. Or leave `compiled` out."
+            reason = checks.problem("compiled", "must be False where torch.compile fails", error, advice)
             raise RuntimeError(reason) from error
         self._ran = True
         return found

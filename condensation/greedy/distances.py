@@ -70,8 +70,8 @@ def centred(x: Num[Tensor, "n_samples num_features"], *, unit_length: bool = Fal
         lengths = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float64).to(x.dtype)
         if not bool((lengths > 0).all()):
             row = int((~(lengths > 0)).flatten().nonzero()[0])
-            mend = "A row of zeros has no direction and NaN no meaning."
-            raise ValueError(checks.problem("x", "must have rows of a length above 0", f"none at row {row}", mend))
+            advice = "A row of zeros has no direction and NaN no meaning."
+            raise ValueError(checks.problem("x", "must have rows of a length above 0", f"none at row {row}", advice))
         x = x / lengths
     moved = x - x[:: -(-len(x) // _CENTRE_ROWS)].median(dim=0).values
     low, high = (float(end) for end in torch.aminmax(moved))

@@ -50,9 +50,9 @@ def check_differentiable_twice(network: nn.Module) -> None:
     if next(network.parameters(), None) is None:
         raise ValueError(checks.problem("network", "must have parameters to train", "none"))
     if not stackable(network):
-        mend = "Instance norm needs neither."
+        advice = "Instance norm needs neither."
         rule = "must not have buffers, as batch norm has, nor dropout"
-        raise ValueError(checks.problem("network", rule, type(network).__name__, mend))
+        raise ValueError(checks.problem("network", rule, type(network).__name__, advice))
 
 
 class FreshNetworks:

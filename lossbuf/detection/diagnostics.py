@@ -121,19 +121,21 @@ def of_memory(warm_up: Warmup, verdict: Verdict, mode: str) -> list[str]:
     if not warm_up.memorized or warm_up.restarted:
         return []
     if mode == "watch":
-        mend = "Use `mode='filter'`, or a smaller learning rate and fewer epochs."
+        advice = "Use `mode='filter'`, or a smaller learning rate and fewer epochs."
     elif not warm_up.leaves_time:
         if verdict.noise_rates is None or verdict.noise_rates[0] - verdict.noise_rates[1] < DISAGREEMENT:
             return []  # rows out of sample do not contradict
-        mend = "Train for more epochs, so that the training can start anew without the suspects."
+        advice = "Train for more epochs, so that the training can start anew without the suspects."
     elif warm_up.attached and not warm_up.learned:
-        mend = "It learned nothing about rows that it was not trained on: use another network or better features."
+        advice = "It learned nothing about rows that it was not trained on: use another network or better features."
     else:
-        mend = "Call `attach(network, optimizer)` before the training, so that it can start anew without the suspects."
+        advice = (
+            "Call `attach(network, optimizer)` before the training, so that it can start anew without the suspects."
+        )
     return [
         f"The network memorized single labels by the end of epoch {warm_up.ended_after}, wrong ones too, so that wrong "
         f"labels look right: the noise rate may be far higher than {verdict.noise_rate:.2f}, and the suspects are only "
-        f"those that it could not fit. {mend}"
+        f"those that it could not fit. {advice}"
     ]
 
 

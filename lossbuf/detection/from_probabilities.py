@@ -213,5 +213,5 @@ def _raise_at(rule: str, wrong: Tensor, probs: Tensor) -> None:
         row = int(wrong.nonzero()[0])
         values = [f"{value:.4g}" for value in probs[row, :5].tolist()]
         shown = ", ".join([*values, *(["..."] if probs.shape[1] > 5 else [])])
-        mend = "Are they logits? Give them as softmax(1)." if "NaN" not in rule else ""
-        raise ValueError(checks.problem("pred_probs", rule, f"[{shown}] in row {row}", mend))
+        advice = "Are they logits? Give them as softmax(1)." if "NaN" not in rule else ""
+        raise ValueError(checks.problem("pred_probs", rule, f"[{shown}] in row {row}", advice))

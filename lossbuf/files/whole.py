@@ -126,8 +126,8 @@ def _check_plain(name: str, value: object, parts_left: list[int] | None = None, 
     elif isinstance(value, list | tuple | set) and type(value) in (list, tuple, set):
         parts = enumerate(value)
     else:
-        mend = "Turn it into a tensor or a Python number."
-        raise ValueError(checks.problem(name, "must be a tensor or a plain value to be saved", type(value), mend))
+        advice = "Turn it into a tensor or a Python number."
+        raise ValueError(checks.problem(name, "must be a tensor or a plain value to be saved", type(value), advice))
     if depth >= _DEEPEST:
         raise ValueError(checks.problem("content", f"must be at most {_DEEPEST} deep", "more"))
     for key, part in parts:

@@ -36,8 +36,8 @@ def read_archive(path: Path, settings: ReadSettings) -> LabelledData:
     except InputError:
         raise
     except Exception as error:  # a damaged file may raise almost anything
-        mend = " Save texts by astype(str)." if "objects" in str(error) else ""
-        raise InputError(f"{where} must hold arrays of numbers and texts, got {error}.{mend}") from error
+        advice = " Save texts by astype(str)." if "objects" in str(error) else ""
+        raise InputError(f"{where} must hold arrays of numbers and texts, got {error}.{advice}") from error
     x, notes = arrays.x, arrays.notes
     labels, note = _one_label_a_row(where, arrays.label_name, arrays.labels)
     notes += [note] if note else []

@@ -66,13 +66,13 @@ def read_separated(path: Path, as_text: Callable[[str], bool], most_columns: int
                 low_memory=False,
             )
     except pd.errors.ParserWarning as error:
-        mend = "Is there a separator at the end of every row? Then the header needs one, too."
-        raise InputError(f"{where} must have no rows longer than its header, got some. {mend}") from error
+        advice = "Is there a separator at the end of every row? Then the header needs one, too."
+        raise InputError(f"{where} must have no rows longer than its header, got some. {advice}") from error
     except InputError:
         raise
     except UnicodeDecodeError as error:
-        mend = "Save it anew, in a spreadsheet as `CSV UTF-8`."
-        raise InputError(f"{where} must be in UTF-8, got {error.reason} at byte {error.start}. {mend}") from error
+        advice = "Save it anew, in a spreadsheet as `CSV UTF-8`."
+        raise InputError(f"{where} must be in UTF-8, got {error.reason} at byte {error.start}. {advice}") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error, ValueError, OverflowError) as error:
         raise InputError(f"{where} must be rows of separated values with a header, got {error}.") from error
     return RawTable(frame, decimal_comma=separator != ",")

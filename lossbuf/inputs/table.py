@@ -82,8 +82,8 @@ def _of_features(
     kept = [row for row, text in enumerate(texts) if text]
     others = table.iloc[kept].drop(columns=[label, *([row_id] if row_id else [])])
     if row_id is not None and not len(others.columns):
-        mend = f"If it leads to images: `--image {row_id}`."
-        raise InputError(f"{where} must have columns of features beside {row_id!r}, which names the rows. {mend}")
+        advice = f"If it leads to images: `--image {row_id}`."
+        raise InputError(f"{where} must have columns of features beside {row_id!r}, which names the rows. {advice}")
     telling = _telling(others, [texts[row] for row in kept])
     x, more = _features(where, others.drop(columns=telling), raw)
     notes = [*notes, *more]
@@ -294,8 +294,8 @@ def _labels(where: str, cells: Sequence[Any], column: str, class_names: list[str
     for row, cell in enumerate(cells):
         if isinstance(cell, list | tuple | np.ndarray | Mapping):
             what = "a struct" if isinstance(cell, Mapping) else "a list"
-            mend = "Make a column with the class of each, for example by the place of the largest value."
-            raise InputError(f"{where} must have a class a row in column {column!r}, got {what} in row {row}. {mend}")
+            advice = "Make a column with the class of each, for example by the place of the largest value."
+            raise InputError(f"{where} must have a class a row in column {column!r}, got {what} in row {row}. {advice}")
     texts = [_text(cell) for cell in cells]
     if class_names is None:
         return texts

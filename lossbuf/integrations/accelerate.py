@@ -47,8 +47,8 @@ class AcceleratedLossBuffer:
 
     def __init__(self, callback: LossBufferCallback, accelerator: Accelerator) -> None:
         if accelerator.num_processes > 1 and not accelerator.even_batches:
-            mend = "All processes must make the same number of steps; rows that come twice count once."
-            raise ValueError(checks.problem("even_batches", "must be True with several processes", False, mend))
+            advice = "All processes must make the same number of steps; rows that come twice count once."
+            raise ValueError(checks.problem("even_batches", "must be True with several processes", False, advice))
         self.callback, self.accelerator = callback, accelerator
         self._attached = False
         accelerator.register_save_state_pre_hook(self._save)

@@ -152,13 +152,13 @@ class LossBufferMixin:
             self.train_dataset, self.data_collator, self._reads_rows = dataset, collator, False
 
     def _numbered(self, dataset: Any) -> NumberedRows:
-        mend = "Give `id_column`, a column with the row numbers or ids."
+        advice = "Give `id_column`, a column with the row numbers or ids."
         if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-            raise ValueError(checks.problem("train_dataset", "must be map-style", type(dataset).__name__, mend))
+            raise ValueError(checks.problem("train_dataset", "must be map-style", type(dataset).__name__, advice))
         expected = self.loss_buffer.n_samples
         if len(dataset) != expected:
             raise ValueError(
-                checks.problem("train_dataset", f"must have {expected} samples, one a label", len(dataset), mend)
+                checks.problem("train_dataset", f"must have {expected} samples, one a label", len(dataset), advice)
             )
         return NumberedRows(dataset)
 
@@ -192,11 +192,11 @@ class LossBufferMixin:
         labels = inputs.get("labels")
         if rows is None:
             rule = f"must hold {ROWS!r}"
-            mend = "The rows come from `get_train_dataloader`: override it only to call it."
-            raise ValueError(checks.problem("inputs", rule, f"the keys {list(inputs)}", mend))
+            advice = "The rows come from `get_train_dataloader`: override it only to call it."
+            raise ValueError(checks.problem("inputs", rule, f"the keys {list(inputs)}", advice))
         if not isinstance(labels, Tensor):
-            mend = "Name the column of the labels `label` or `labels`."
-            raise ValueError(checks.problem("inputs", "must hold 'labels'", f"the keys {list(inputs)}", mend))
+            advice = "Name the column of the labels `label` or `labels`."
+            raise ValueError(checks.problem("inputs", "must hold 'labels'", f"the keys {list(inputs)}", advice))
         loss, outputs = of_trainer(model, inputs, True, num_items_in_batch)
         loss = self._fed(loss, _logits(outputs), labels, self._named(rows), num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
@@ -286,6 +286,6 @@ def _logits(outputs: Any) -> Tensor:
         else None
     )
     if not isinstance(found, Tensor):
-        mend = 'Return {"loss": loss, "logits": logits}, or (loss, logits).'
-        raise ValueError(checks.problem("model", 'must return "logits"', type(outputs).__name__, mend))
+        advice = 'Return {"loss": loss, "logits": logits}, or (loss, logits).'
+        raise ValueError(checks.problem("model", 'must return "logits"', type(outputs).__name__, advice))
     return found

@@ -72,8 +72,8 @@ class IgniteLossBuffer:
             ValueError: If ``target`` has no rows, the logits are those of an evaluation, or anything does not fit.
         """
         if not isinstance(target, tuple) or len(target) != 2:
-            mend = "Give `prepare_batch=buffers.prepare_batch` to `create_supervised_trainer`."
-            raise ValueError(checks.problem("target", "must be (labels, rows)", type(target).__name__, mend))
+            advice = "Give `prepare_batch=buffers.prepare_batch` to `create_supervised_trainer`."
+            raise ValueError(checks.problem("target", "must be (labels, rows)", type(target).__name__, advice))
         labels, rows = target
         return self.callback.loss(of_training(logits), labels, rows)
 

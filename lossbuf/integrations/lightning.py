@@ -73,8 +73,8 @@ class LightningLossBuffer(pl.Callback):
         if self.own_steps:
             return
         if not pl_module.automatic_optimization:
-            mend = "Call `callback.loss` in `training_step` and give `own_steps=True`."
-            raise ValueError(checks.problem("automatic_optimization", "must be True", False, mend))
+            advice = "Call `callback.loss` in `training_step` and give `own_steps=True`."
+            raise ValueError(checks.problem("automatic_optimization", "must be True", False, advice))
         step = pl_module.training_step
 
         @functools.wraps(step)
@@ -91,8 +91,8 @@ class LightningLossBuffer(pl.Callback):
             return None
         if not isinstance(output, Mapping) or not isinstance(output.get("logits"), Tensor):
             found = f"the keys {list(output)}" if isinstance(output, Mapping) else type(output).__name__
-            mend = 'Return {"logits": logits}, in mode "watch" with a "loss" of your own if you like.'
-            raise ValueError(checks.problem("training_step", 'must return a dict with "logits"', found, mend))
+            advice = 'Return {"logits": logits}, in mode "watch" with a "loss" of your own if you like.'
+            raise ValueError(checks.problem("training_step", 'must return a dict with "logits"', found, advice))
         logits, own_loss = output["logits"], output.get("loss")
         labels, rows = (
             (output["labels"], output["rows"]) if {"labels", "rows"} <= output.keys() else labels_and_rows(batch)
@@ -104,11 +104,11 @@ class LightningLossBuffer(pl.Callback):
             loss = own_loss
         else:
             rule = 'must return no "loss" where samples are weighted or labels planted'
-            mend = (
+            advice = (
                 "Leave it out; class weights go to `LossBufferCallback(class_weight=...)`. Or weight your loss by "
                 "`callback.update` and give `own_steps=True`."
             )
-            raise ValueError(checks.problem("training_step", rule, "one", mend))
+            raise ValueError(checks.problem("training_step", rule, "one", advice))
         return {**output, "loss": loss, "logits": logits.detach()}
 
     def _end(self) -> None:
@@ -128,8 +128,8 @@ class LightningLossBuffer(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """End the epoch."""
         if self.own_steps and not is_open(self.callback):
-            mend = "Call `callback.loss(logits, labels, rows)` in it, or leave `own_steps` out."
-            raise ValueError(checks.problem("training_step", "must feed the callback", "an epoch without rows", mend))
+            advice = "Call `callback.loss(logits, labels, rows)` in it, or leave `own_steps` out."
+            raise ValueError(checks.problem("training_step", "must feed the callback", "an epoch without rows", advice))
         close(self.callback)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -94,8 +94,8 @@ class LossBufferClassifier(NeuralNetClassifier):
     def _criterion(self) -> LossBufferLoss:
         criterion = getattr(self.criterion_, "_orig_mod", self.criterion_)  # what torch.compile wraps
         if not isinstance(criterion, LossBufferLoss):
-            mend = "Give `criterion=LossBufferLoss(callback)`."
-            raise ValueError(checks.problem("criterion", "must be a LossBufferLoss", type(criterion).__name__, mend))
+            advice = "Give `criterion=LossBufferLoss(callback)`."
+            raise ValueError(checks.problem("criterion", "must be a LossBufferLoss", type(criterion).__name__, advice))
         return criterion
 
     def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> tuple[Any, Any]:
@@ -138,8 +138,8 @@ def _rows(training: Any, whole: Any, n_samples: int) -> Tensor:
     if isinstance(training, Subset) and training is not whole:
         return _rows(training.dataset, whole, n_samples)[torch.as_tensor(training.indices, dtype=torch.int64)]
     if len(training) != n_samples:
-        mend = "Make the callback of the labels that `fit` gets; let `train_split` be None or give a Subset."
-        raise ValueError(checks.problem("X", f"must have {n_samples} rows, one a label", len(training), mend))
+        advice = "Make the callback of the labels that `fit` gets; let `train_split` be None or give a Subset."
+        raise ValueError(checks.problem("X", f"must have {n_samples} rows, one a label", len(training), advice))
     return torch.arange(n_samples)
 
 

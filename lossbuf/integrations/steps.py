@@ -49,8 +49,8 @@ def of_training(logits: Any) -> Tensor:
     if not isinstance(logits, Tensor):
         raise ValueError(checks.problem("logits", "must be a tensor", type(logits).__name__))
     if not logits.requires_grad:
-        mend = "Give it the steps of the training only; an evaluation has a loss of its own."
-        raise ValueError(checks.problem("logits", "must be those of a training step", "some without gradient", mend))
+        advice = "Give it the steps of the training only; an evaluation has a loss of its own."
+        raise ValueError(checks.problem("logits", "must be those of a training step", "some without gradient", advice))
     return logits
 
 
@@ -100,6 +100,6 @@ def load_from(callback: LossBufferCallback, folder: str | Path) -> None:
     """
     path = Path(folder) / STATE_FILE
     if not path.is_file():
-        mend = "It was written without the loss buffers: start anew."
-        raise ValueError(checks.problem("checkpoint", f"must hold {STATE_FILE}", str(folder), mend))
+        advice = "It was written without the loss buffers: start anew."
+        raise ValueError(checks.problem("checkpoint", f"must hold {STATE_FILE}", str(folder), advice))
     callback.load(path)

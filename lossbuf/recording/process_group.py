@@ -145,8 +145,8 @@ def check_agreement(settings: Mapping[str, Any], device: torch.device) -> None:
     differ = (found != found[0]).any(0).tolist()
     for (name, value), differs in zip(settings.items(), differ, strict=True):
         if differs:
-            mend = "Give all ranks the same labels and settings, and let all of them load the same state, or none."
-            raise ValueError(checks.problem(name, "must be the same on all ranks", f"{value!r} on this one", mend))
+            advice = "Give all ranks the same labels and settings, and let all of them load the same state, or none."
+            raise ValueError(checks.problem(name, "must be the same on all ranks", f"{value!r} on this one", advice))
 
 
 def common_room(steps: int, filled: int, device: torch.device) -> int:
@@ -162,7 +162,7 @@ def common_room(steps: int, filled: int, device: torch.device) -> int:
     """
     found = of_all_ranks([steps, filled], device)
     if bool((found[:, 0] != steps).any()):
-        mend = "Fill up the shares as DistributedSampler does: a row that comes twice counts once."
+        advice = "Fill up the shares as DistributedSampler does: a row that comes twice counts once."
         counts = found[:, 0].tolist()
-        raise ValueError(checks.problem("steps", "must be as many on every rank", f"{counts} by rank", mend))
+        raise ValueError(checks.problem("steps", "must be as many on every rank", f"{counts} by rank", advice))
     return max(1, int(found[:, 1].max()))

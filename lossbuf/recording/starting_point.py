@@ -30,8 +30,8 @@ class StartingPoint:
             if not isinstance(value, kind):
                 raise ValueError(checks.problem(name, f"must be a torch {kind.__name__}", type(value).__name__))
         if any(isinstance(value, UninitializedParameter) for value in network.parameters()):
-            mend = "Run a batch through it before the training."
-            raise ValueError(checks.problem("network", "must have all its weights", "lazy modules", mend))
+            advice = "Run a batch through it before the training."
+            raise ValueError(checks.problem("network", "must have all its weights", "lazy modules", advice))
         self.network, self.optimizer = network, optimizer
         self._weights = self._copied_weights()
         self._progress = copy.deepcopy(optimizer.state_dict()["state"])

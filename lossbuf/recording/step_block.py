@@ -134,8 +134,10 @@ class Stage:
             ValueError: If there were steps in a process group since the block was emptied.
         """
         if world_size() > 1 and self.steps:
-            mend = "Call `flush` on all ranks before one of them saves."
-            raise ValueError(checks.problem("state", "must be saved after a flush", f"{self.steps} steps since", mend))
+            advice = "Call `flush` on all ranks before one of them saves."
+            raise ValueError(
+                checks.problem("state", "must be saved after a flush", f"{self.steps} steps since", advice)
+            )
 
     def _own(self, device: torch.device) -> list[Block]:
         return [self._losses(device)[0]] if self.steps else []

@@ -91,8 +91,8 @@ def _check_classes(names: Sequence[str]) -> None:
         if not isinstance(name, str):
             raise ValueError(checks.problem("class_names", "must be strings", repr(name)))
         if name in seen:
-            mend = "The decisions could not tell them apart."
-            raise ValueError(checks.problem("class_names", "must be unique", f"{name!r} twice", mend))
+            advice = "The decisions could not tell them apart."
+            raise ValueError(checks.problem("class_names", "must be unique", f"{name!r} twice", advice))
         seen.add(name)
 
 
@@ -121,8 +121,8 @@ def _check_table(table: pd.DataFrame, num_classes: int) -> None:
     seen = set()
     for name in map(text_of, table["id"].to_numpy(object)[suspects.to_numpy(bool)]):
         if name in seen:
-            mend = "The decisions could not tell them apart."
-            raise ValueError(checks.problem("table['id']", "must be unique among suspects", f"{name!r} twice", mend))
+            advice = "The decisions could not tell them apart."
+            raise ValueError(checks.problem("table['id']", "must be unique among suspects", f"{name!r} twice", advice))
         seen.add(name)
 
 

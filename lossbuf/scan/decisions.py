@@ -79,8 +79,8 @@ def _read(path: str | os.PathLike[str], columns: tuple[str, ...]) -> pd.DataFram
     missing = [name for name in columns if name not in table.columns]
     if missing:
         names = "".join(table.columns)
-        mend = " Save it with commas." if len(table.columns) == 1 and (";" in names or "\t" in names) else ""
-        found = f"got none named {missing[0]!r}.{mend}"
+        advice = " Save it with commas." if len(table.columns) == 1 and (";" in names or "\t" in names) else ""
+        found = f"got none named {missing[0]!r}.{advice}"
         raise InputError(f"{os.fspath(path)} must have columns {', '.join(columns)}, {found}")
     return table
 

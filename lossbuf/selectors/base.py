@@ -126,8 +126,8 @@ class RowSelector(BaseEstimator, metaclass=ABCMeta):
 
     def _transform(self, X: Any) -> Any:
         if _fingerprint(self._samples(X, reset=False)) != self._fitted_on:
-            mend = "New data has no rows to drop: pass it on as it is."
-            raise ValueError(checks.problem("X", "must be the X that was given to `fit`", "another", mend))
+            advice = "New data has no rows to drop: pass it on as it is."
+            raise ValueError(checks.problem("X", "must be the X that was given to `fit`", "another", advice))
         return _rows(X, self.sample_indices_)
 
     @property

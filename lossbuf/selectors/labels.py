@@ -49,18 +49,18 @@ def check_classes(labels: Any) -> None:
 def _check_objects(array: NDArray[Any]) -> None:
     missing = np.flatnonzero(pd.isna(array))
     if len(missing):
-        mend = "Leave out the rows without a label."
+        advice = "Leave out the rows without a label."
         found = f"{array[missing[0]]!r} at row {missing[0]}"
-        raise ValueError(checks.problem("y", "must hold a label in every row", found, mend))
+        raise ValueError(checks.problem("y", "must hold a label in every row", found, advice))
     texts = [isinstance(value, str) for value in array]
     if any(texts) and not all(texts):
         first, other = texts.index(True), texts.index(False)
         found = f"{array[first]!r} at row {first} and {array[other]!r} at row {other}"
-        mend = "Make texts of all of them: [str(label) for label in y]."
-        raise ValueError(checks.problem("y", "must hold labels of one kind", found, mend))
+        advice = "Make texts of all of them: [str(label) for label in y]."
+        raise ValueError(checks.problem("y", "must hold labels of one kind", found, advice))
     if not all(texts):
-        mend = "Give texts or integers."
-        raise ValueError(checks.problem("y", "must hold texts or integers", f"{array[0]!r} at row 0", mend))
+        advice = "Give texts or integers."
+        raise ValueError(checks.problem("y", "must hold texts or integers", f"{array[0]!r} at row 0", advice))
 
 
 def _one_per_row(array: NDArray[Any]) -> NDArray[Any]:

@@ -35,8 +35,8 @@ def validated(estimator: Any, X: Any, y: Any = "no_validation", **options: Any) 
     """
     check_container(X)
     if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
-        mend = "Fill them in first: X.filled(value)."
-        raise ValueError(checks.problem("X", "must hold a number everywhere", "masked values", mend))
+        advice = "Fill them in first: X.filled(value)."
+        raise ValueError(checks.problem("X", "must hold a number everywhere", "masked values", advice))
     _refuse(_without_numbers(_dtypes(X)))
     try:
         found: Any = validate_data(estimator, cast(Any, X), y, dtype="numeric", **options)
@@ -77,12 +77,12 @@ def of_anything(estimator: Any, X: Any, y: Any, reset: bool) -> Any:
 def check_container(X: Any) -> None:
     """Raise ``ValueError`` where samples do not come in rows that can be counted."""
     if isinstance(X, Mapping) and not hasattr(X, "shape"):  # a sparse matrix may be a mapping
-        mend = "Make a table of it: pandas.DataFrame(X)."
+        advice = "Make a table of it: pandas.DataFrame(X)."
     elif isinstance(X, Iterator) and not hasattr(X, "shape"):
-        mend = "Make a list of it: list(X)."
+        advice = "Make a list of it: list(X)."
     else:
         return
-    raise ValueError(checks.problem("X", "must be an array, a data frame or a list", type(X).__name__, mend))
+    raise ValueError(checks.problem("X", "must be an array, a data frame or a list", type(X).__name__, advice))
 
 
 def _refuse(problem: tuple[str, str] | None) -> None:

@@ -268,9 +268,9 @@ class LossBufferStream(Watching):
             self._busy.release()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        mend = "Give the copy a folder of its own, and this one's `state_dict` to go on from."
+        advice = "Give the copy a folder of its own, and this one's `state_dict` to go on from."
         raise TypeError(
-            checks.problem("stream", "must not be copied or pickled, since it writes files", "a copy", mend)
+            checks.problem("stream", "must not be copied or pickled, since it writes files", "a copy", advice)
         )
 
     def __enter__(self) -> LossBufferStream:
@@ -294,8 +294,8 @@ class LossBufferStream(Watching):
         if self._writer is None:
             found = files_of(self.folder, rank(), world_size())
             if found and not self.overwrite:
-                mend = "Load the checkpoint that goes with them, or give overwrite=True."
-                raise ValueError(checks.problem("folder", "must hold no rows yet", f"{len(found)} files", mend))
+                advice = "Load the checkpoint that goes with them, or give overwrite=True."
+                raise ValueError(checks.problem("folder", "must hold no rows yet", f"{len(found)} files", advice))
             check_own([path for _, path in found])
         return self._writer or self._write_from(0, 0)
 
@@ -355,9 +355,9 @@ class LossBufferStream(Watching):
         if extra["files"] is not None:
             check_folder(self.folder, rank(), world_size(), extra)
         elif self._writer is not None:
-            mend = "Make a new stream; with overwrite=True it takes the same folder."
+            advice = "Make a new stream; with overwrite=True it takes the same folder."
             rule, got = "must be of a stream with rows, since this one has some", "one from before the first step"
-            raise ValueError(checks.problem("state_dict", rule, got, mend))
+            raise ValueError(checks.problem("state_dict", rule, got, advice))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Restore a state, whole or not at all, and remove the files of this rank that are newer than it.

@@ -85,8 +85,8 @@ def check_files(folder: Path, rank: int, count: int, chain: int) -> None:
         except OSError as error:
             raise ValueError(checks.problem("folder", rule, f"a damaged one, {path}")) from error
     if found != chain:
-        mend = "Load the checkpoint of the training that wrote them."
-        raise ValueError(checks.problem("folder", rule, f"those of another training in {folder}", mend))
+        advice = "Load the checkpoint of the training that wrote them."
+        raise ValueError(checks.problem("folder", rule, f"those of another training in {folder}", advice))
 
 
 def check_later(folder: Path, rank: int, ranks: int, count: int, chain: int, first: Sequence[tuple[Any, int]]) -> None:
@@ -120,8 +120,8 @@ def check_later(folder: Path, rank: int, ranks: int, count: int, chain: int, fir
             known = [(at, row) for at, *row in rows if at < len(first)]
             follows = bool(known) and all(tuple(row) == tuple(first[at]) for at, row in known)
         if not follows:
-            rule, mend = "must hold no rows of another training, which would be removed", "Remove them yourself."
-            raise ValueError(checks.problem("folder", rule, path, mend))
+            rule, advice = "must hold no rows of another training, which would be removed", "Remove them yourself."
+            raise ValueError(checks.problem("folder", rule, path, advice))
 
 
 def remove_from(number: int, folder: Path, rank: int, ranks: int) -> None:
@@ -148,8 +148,8 @@ def check_own(paths: Sequence[Path]) -> None:
         except (pa.ArrowException, OSError):
             own = False
         if not own:
-            rule, mend = "must hold nothing but rows of streams under their names", "Remove it yourself."
-            raise ValueError(checks.problem("folder", rule, path, mend))
+            rule, advice = "must hold nothing but rows of streams under their names", "Remove it yourself."
+            raise ValueError(checks.problem("folder", rule, path, advice))
 
 
 def label_type(num_classes: int) -> pa.DataType:

@@ -212,9 +212,9 @@ def _sorted(
         if failures:
             raise failures[0] from None
         if isinstance(error, duckdb.OutOfMemoryException) or "Out of Memory" in str(error):
-            mend = "Give more, or fewer `threads`."
+            advice = "Give more, or fewer `threads`."
             rule = "must be enough for the sort"
-            raise MemoryError(checks.problem("memory_limit", rule, memory_limit, mend)) from error
+            raise MemoryError(checks.problem("memory_limit", rule, memory_limit, advice)) from error
         raise
     finally:
         database.close()

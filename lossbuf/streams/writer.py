@@ -152,8 +152,8 @@ class RowWriter:
         """
         if self._failure is not None:
             rule = f"must take the rows of the stream ({self.folder})"
-            mend = "Files written so far are whole; mend it and resume from the last checkpoint."
-            raise OSError(checks.problem("folder", rule, repr(self._failure), mend)) from self._failure
+            advice = "Files written so far are whole; advice it and resume from the last checkpoint."
+            raise OSError(checks.problem("folder", rule, repr(self._failure), advice)) from self._failure
 
     def _work(self) -> None:
         while (item := self._queue.get()) is not None:

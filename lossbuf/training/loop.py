@@ -325,8 +325,8 @@ class _Run:
         other = {name: of.get(name) for name, value in self._identity().items() if of.get(name) != value}
         if other:
             rule = "must be of a run with the same network, data, rows, settings and callback"
-            mend = f"Remove {self.checkpoint} to start anew."
-            raise ValueError(checks.problem("checkpoint", rule, other, mend))
+            advice = f"Remove {self.checkpoint} to start anew."
+            raise ValueError(checks.problem("checkpoint", rule, other, advice))
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.kept is not None:
